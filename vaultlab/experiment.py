@@ -1,0 +1,133 @@
+"""What an experiment promises. One file in `experiments/` keeps all of it; the file's name is the word in the note."""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vaultlab.errors import NoteError
+from vaultlab.models.load import Model, Shape
+from vaultlab.plots.style import Drawing
+from vaultlab.result import Check, Metric, Text, Value
+
+
+class Spec(BaseModel):
+    """What a note may set: closed, frozen, strict. Every field has a default, a range and a docstring.
+
+    `json_schema_extra` of a field may say `symbol` (the paper's letter: such a field is always in the card's line of
+    parameters) and `unit`.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _share(value: object) -> object:
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError:
+            return value
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+"""A share of a whole: 0.95 or 95%."""
+
+ModelName = Annotated[str, Field(json_schema_extra={"kind": "model"})]
+"""A model that this machine has: `vaultlab models list`."""
+
+TextName = Annotated[str, Field(json_schema_extra={"kind": "text"})]
+"""A text: itself, or where it stands (`this note`, `"[[Note#Heading]]"`, `python-help` …); resolved before the worker sees it."""
+
+Layer = Annotated[int, Field(ge=0)]
+
+Head = Annotated[str, Field(pattern=r"^L\d+H\d+$", json_schema_extra={"kind": "head"})]
+"""One attention head, as L17H10: layer 17, head 10, both counted from 0."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What `compute` works with. Randomness comes from `generator` alone, progress and cancelling go through `progress`."""
+
+    device: torch.device
+    dtype: torch.dtype
+    model: Callable[[str], Model]
+    texts: Mapping[str, Text] = field(default_factory=dict)
+    report: Callable[[str, int, int], None] = lambda phase, done, total: None
+
+    def generator(self, *entropy: int | str) -> torch.Generator:
+        """A fresh generator on the CPU, so that the draws depend on what is named here and not on batch or device."""
+        digest = hashlib.sha256("/".join(map(str, entropy)).encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def text(self, name: str) -> Text:
+        """The text that the field `name` stands for."""
+        return self.texts[name]
+
+    def progress(self, done: int, total: int, phase: str = "computing") -> None:
+        """Call it at least every 2 s. It raises where the run was cancelled: let that through."""
+        self.report(phase, done, total)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a metric is. `forced` names aggregates that an identity fixes ({"mean": why}): a claim on them is empty."""
+
+    name: str
+    help: str
+    unit: str = ""
+    range: tuple[float, float] = (-math.inf, math.inf)
+    headline: bool = False
+    forced: Mapping[str, str] = field(default_factory=dict)
+
+    def is_(self, value: Value, **more: Any) -> Metric:
+        """The metric with its measured value; `more` are Metric's interval, null, n, seeds."""
+        return Metric(self.name, value, unit=self.unit, headline=self.headline, **more)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A block that a reader could paste. Its title states a known answer; `expect` are the claims that must hold."""
+
+    id: str
+    title: str
+    fields: Mapping[str, Any]
+    expect: tuple[str, ...]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Needs(NamedTuple):
+    """What a run will take, estimated before it starts."""
+
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB; `figures` says what each figure shows,
+    the card's own first."""
+
+    version: int
+    Spec: type[Any]
+    Out: type[Any]
+    compute: Callable[[Any, Bench], Any]
+    measure: Callable[[Any, Any], list[Metric]]
+    verify: Callable[[Any, Any], list[Check]]
+    draw: Callable[[Any, Any], dict[str, Drawing]]
+    metrics: tuple[Quantity, ...]
+    figures: Mapping[str, str]
+    examples: tuple[Example, ...]
+    needs: Callable[[Any, Shape | None], Needs] | None = None
+    data: Callable[[Any, Any], Mapping[str, Any]] | None = None
+
+
+def field_error(field_name: str, message: str, hint: str = "") -> NoteError:
+    """What `compute` raises when a value is right in form but wrong for this model or text."""
+    return NoteError(message, hint, field=field_name)
