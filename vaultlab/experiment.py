@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from vaultlab.errors import NoteError
 from vaultlab.models.load import Model, Shape
 from vaultlab.plots.style import Drawing
 from vaultlab.result import Check, Metric, Text, Value
@@ -126,8 +125,3 @@ class Experiment:
     examples: tuple[Example, ...]
     needs: Callable[[Any, Shape | None], Needs] | None = None
     data: Callable[[Any, Any], Mapping[str, Any]] | None = None
-
-
-def field_error(field_name: str, message: str, hint: str = "") -> NoteError:
-    """What `compute` raises when a value is right in form but wrong for this model or text."""
-    return NoteError(message, hint, field=field_name)

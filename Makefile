@@ -1,0 +1,43 @@
+# Two commands to begin with: `make demo` shows it, `make test` proves it. Each is enough alone on a machine with Python 3.11, pip and make.
+# PIP_ARGS goes to pip as it stands, such as PIP_ARGS="--index-url …" for another build of torch.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+export VAULTLAB_WILD_NOTES ?=
+
+.PHONY: demo test test-long check bench model golden sample clean
+.DEFAULT_GOAL := demo
+
+# A torch that is in .venv already stays, whatever its build; the pins hold for everything else.
+$(BIN)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit("vaultlab needs Python 3.11 or newer; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	if $(BIN)/python -m pip show --quiet torch 2>/dev/null; then grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt; \
+	else cp constraints.txt $(VENV)/constraints.txt; fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(VENV)/constraints.txt -e '.[dev]'
+	touch $@
+
+model: $(BIN)/.installed
+	$(BIN)/vaultlab models pull smollm2-135m
+
+demo: model
+	$(BIN)/python sample-vault/.demo.py
+
+test: $(BIN)/.installed
+	$(BIN)/python -m pytest -q -m "not long and not model"
+
+test-long: model
+	$(BIN)/python -m pytest -q -m "long or model"
+
+check: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: model
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) demo-vault build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
