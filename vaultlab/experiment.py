@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
@@ -110,8 +110,9 @@ class Needs(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB; `figures` says what each figure shows,
-    the card's own first."""
+    """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB, with strings, numbers and tuples of them
+    where it must; `figures` says what each figure shows, the card's own first. `together` computes several points of a
+    sweep as one batch, with the numbers that they have alone, and gives them back in order, each as soon as it stands."""
 
     version: int
     Spec: type[Any]
@@ -125,3 +126,4 @@ class Experiment:
     examples: tuple[Example, ...]
     needs: Callable[[Any, Shape | None], Needs] | None = None
     data: Callable[[Any, Any], Mapping[str, Any]] | None = None
+    together: Callable[[list[Any], Bench], Iterable[Any]] | None = None
