@@ -1,0 +1,208 @@
+"""The house style: figures that read on a white page and on a dark one, 360 pixels wide; same data, same bytes.
+
+The ground is transparent. Text and axes are the one grey that keeps 4:1 on white and on #1e1e1e; marks keep 3:1 on
+both, so the palette tells colours apart by hue, chosen to stay apart for colour-blind readers. Heat maps carry their
+own ground. Nothing goes through pyplot and no string is read as mathtext: formulas are written in plain Unicode.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import cycler
+import matplotlib
+import numpy as np
+from matplotlib import font_manager, ft2font
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure as Canvas
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+
+from vaultlab.result import Figure
+
+WIDTH = 6.4
+"""Inches. Every figure is this wide, so that its 12-point text is never under 9 pixels in a column of 360."""
+
+GREY = "#7d7d7d"
+"""Text and axes: 4.1:1 on white, 4.05:1 on #1e1e1e. No other grey does better on both."""
+
+PALETTE = ("#3377dd", "#dd7700", "#aa4499", "#cc3333", "#aa8899")
+SHADES = LinearSegmentedColormap.from_list("shades", ["#3377dd", "#9d72a0", "#e07800"])
+"""Low to high for marks on the bare ground: blue, violet, orange."""
+
+SEQUENTIAL: Colormap = matplotlib.colormaps["viridis"]
+DIVERGING: Colormap = matplotlib.colormaps["RdBu_r"]
+"""Heat maps: from nothing up; negative blue, positive red, white at 0."""
+
+SVG_LIMIT_BYTES = 500_000
+PNG_DPI = 200
+
+_STYLE: dict[str, Any] = {
+    **{name: value for name, value in matplotlib.rcParamsDefault.items() if name not in ("backend", "interactive")},
+    "font.family": "DejaVu Sans",  # comes with matplotlib: a font of the machine would change the bytes
+    "font.size": 12.0,
+    "axes.titlesize": 12.0,
+    "axes.labelsize": 12.0,
+    "xtick.labelsize": 11.0,
+    "ytick.labelsize": 11.0,
+    "legend.fontsize": 11.0,
+    "text.color": GREY,
+    "text.parse_math": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": GREY,
+    "axes.titlecolor": GREY,
+    "axes.facecolor": "none",
+    "axes.formatter.use_mathtext": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler.cycler(color=PALETTE),
+    "axes.unicode_minus": True,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "grid.color": GREY,
+    "grid.alpha": 0.35,
+    "hatch.color": GREY,
+    "image.cmap": "viridis",
+    "image.interpolation": "none",  # kept as cells in the SVG, whatever size it is shown at
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    "patch.edgecolor": GREY,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "vaultlab",
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+}
+
+
+class Drawing(NamedTuple):
+    """A figure before it is bytes, and what it shows in words: stating what is seen, with its numbers."""
+
+    figure: Canvas
+    alt: str
+
+
+@contextmanager
+def canvas(rows: int = 1, cols: int = 1, *, height: float = 4.0, **more: Any) -> Iterator[tuple[Canvas, NDArray[Any]]]:
+    """A figure in the house style and its axes as an array [rows, cols]; draw inside the `with`, where the style holds.
+
+    `height` is in inches; `more` goes to matplotlib's `Figure.subplots` (`width_ratios`, `sharex`, `gridspec_kw` …).
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Canvas(figsize=(WIDTH, height), layout="constrained")
+        yield figure, figure.subplots(rows, cols, squeeze=False, **more)
+
+
+def render(drawing: Drawing) -> Figure:
+    """A drawing as a file's bytes: SVG with its text as paths, or PNG where the SVG would pass 500 KB."""
+    with matplotlib.rc_context(_STYLE):
+        if _cells(drawing.figure) <= SVG_LIMIT_BYTES:  # an image takes about a byte a cell: do not draw it in vain
+            content = _saved(drawing.figure, "svg", metadata={"Date": None, "Creator": None})
+            if len(content) <= SVG_LIMIT_BYTES:
+                return Figure("svg", content, drawing.alt)
+        content = _saved(drawing.figure, "png", dpi=PNG_DPI, metadata={"Software": None})
+        return Figure("png", content, drawing.alt)
+
+
+def _saved(figure: Canvas, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, transparent=True, **options)
+    return buffer.getvalue()
+
+
+def _cells(figure: Canvas) -> int:
+    return sum(np.size(image.get_array()) for image in figure.findobj(AxesImage))
+
+
+_SPACES = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}
+
+
+def visible(text: str) -> str:
+    """A string that is not ours (a token, a name) as it is drawn: · for a space, ↵ for a line end, ⇥ for a tab.
+
+    What the font lacks (CJK, emoji) or what has no look of its own becomes its code point: ⟨4e2d⟩.
+    """
+    return "".join(_SPACES.get(c) or (c if ord(c) in _glyphs() and c.isprintable() else f"⟨{ord(c):x}⟩") for c in text)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
+
+
+def heat(
+    ax: Axes, values: NDArray[Any], label: str, *, limits: tuple[float, float] | None = None, bar: bool = True
+) -> AxesImage:
+    """A heat map [row, column] with its colour bar, `label` saying what is shown and its unit.
+
+    Diverging about 0 where `values` or `limits` go below it, else sequential from 0. NaN is left transparent.
+    """
+    if limits is None:
+        most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+        limits = (-most if np.nanmin(values, initial=0.0) < 0 else 0.0, most)
+    image = ax.imshow(values, cmap=DIVERGING if limits[0] < 0 else SEQUENTIAL, norm=Normalize(*limits), aspect="auto")
+    if bar:
+        colour_bar(ax, image, label)
+    return image
+
+
+def colour_bar(ax: Axes | Sequence[Axes], mappable: Any, label: str) -> None:
+    """The colour bar of `mappable` beside `ax`; `label` names the quantity and its unit."""
+    first = ax if isinstance(ax, Axes) else ax[0]
+    bar = first.figure.colorbar(mappable, ax=ax, pad=0.02, aspect=25)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+
+
+def token_axis(ax: Axes, axis: str, tokens: Sequence[str], most: int = 40) -> None:
+    """Tokens along the `x` or `y` axis of a heat map, spaces and line ends visible; beyond `most` every k-th."""
+    step = -(-len(tokens) // most)
+    places = range(0, len(tokens), step)
+    labels = [visible(tokens[place]) for place in places]
+    if axis == "x":
+        ax.set_xticks(places, labels, rotation=90)
+    else:
+        ax.set_yticks(places, labels)
+
+
+def tiles(
+    ax: Axes,
+    values: NDArray[Any],
+    label: str,
+    *,
+    rows: Sequence[str],
+    cols: Sequence[str],
+    limits: tuple[float, float] | None = None,
+) -> AxesImage:
+    """Many small heat maps [row, col, height, width] as one image, one colour scale, `rows` and `cols` their names.
+
+    Tiles finer than the figure can show are averaged down, so that hundreds of heads stay one small picture.
+    """
+    across = values.shape[1]
+    small = _pooled(values, max(1, -(-values.shape[3] * across // 1100)))
+    height, width = small.shape[2:]
+    gap = max(1, round(0.06 * width))
+    mosaic = np.full((len(rows) * (height + gap) - gap, across * (width + gap) - gap), np.nan)
+    for row in range(len(rows)):
+        for col in range(across):
+            top, left = row * (height + gap), col * (width + gap)
+            mosaic[top : top + height, left : left + width] = small[row, col]
+    image = heat(ax, mosaic, label, limits=limits)
+    ax.set_aspect("equal")
+    ax.set_xticks([col * (width + gap) + (width - 1) / 2 for col in range(across)], list(cols))
+    ax.set_yticks([row * (height + gap) + (height - 1) / 2 for row in range(len(rows))], list(rows))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return image
+
+
+def _pooled(values: NDArray[Any], by: int) -> NDArray[Any]:
+    """Means over blocks of `by` × `by` cells; the last block takes what is left."""
+    if by == 1:
+        return values
+    starts = [np.arange(0, size, by) for size in values.shape[2:]]
+    sums = np.add.reduceat(np.add.reduceat(values, starts[0], axis=2), starts[1], axis=3)
+    counts = [np.diff(np.append(start, size)) for start, size in zip(starts, values.shape[2:], strict=True)]
+    return np.asarray(sums / (counts[0][:, None] * counts[1]))
