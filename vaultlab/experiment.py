@@ -52,12 +52,16 @@ Head = Annotated[str, Field(pattern=r"^L\d+H\d+$", json_schema_extra={"kind": "h
 
 @dataclass(frozen=True)
 class Bench:
-    """What `compute` works with. Randomness comes from `generator` alone, progress and cancelling go through `progress`."""
+    """What `compute` works with. Randomness comes from `generator` alone, progress and cancelling go through `progress`.
+
+    `batch` is how many texts at most go through a model at once: after running out of memory a run is tried with half.
+    """
 
     device: torch.device
     dtype: torch.dtype
     model: Callable[[str], Model]
     texts: Mapping[str, Text] = field(default_factory=dict)
+    batch: int = 32
     report: Callable[[str, int, int], None] = lambda phase, done, total: None
 
     def generator(self, *entropy: int | str) -> torch.Generator:

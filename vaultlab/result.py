@@ -173,9 +173,13 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would be, found out without running it: its key (a sweep's: one per point) and what stands in the way."""
+    """What a run would be, found out without running it: the key of its Result, and what stands in the way.
+
+    `keys` are those of its runs (a sweep's: one per point), `stored` says which of them need no computing.
+    """
 
     id: str
+    key: str = ""
     keys: tuple[str, ...] = ()
     stored: tuple[bool, ...] = ()
     problems: tuple[Refusal, ...] = ()

@@ -78,7 +78,7 @@ class Store:
         return None
 
     def put_view(self, key: str, look: str, view: Result | Failure) -> None:
-        """Keep what was measured and drawn. Another look's goes: it can be drawn again from the tensors."""
+        """Keep what was measured and drawn. Other looks, but for `LOOK-…`, go: they can be drawn from the tensors."""
         files: dict[str, bytes] = {}
         if isinstance(view, Failure):
             facts: dict[str, Any] = {"failure": encode(view)}
@@ -87,8 +87,14 @@ class Store:
             files = {file: figure.content for file, _, figure in drawn}
             figures = [{"file": file, "name": name, "kind": f.kind, "alt": f.alt} for file, name, f in drawn]
             facts = {"result": encode(replace(view, figures={})), "figures": figures}
-        _remove(self.root / key / "views")
+        for other in (self.root / key / "views").glob("*"):
+            if other.name.partition("-")[0] != look.partition("-")[0]:
+                _remove(other)
         self._write(self.root / key / "views" / look, {"facts.json": _json(facts), **files})
+
+    def has(self, key: str) -> bool:
+        """Whether what `compute` leaves is there."""
+        return (self.root / key / "out" / _MANIFEST).is_file()
 
     def forget(self, keys: Sequence[str]) -> int:
         """Remove the entries of these keys; how many there were."""
