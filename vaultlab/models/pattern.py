@@ -1,0 +1,35 @@
+"""The attention that all our models run: SDPA, which gives no weights, but in layers whose pattern is asked for."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "vaultlab"
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+) -> tuple[Tensor, Tensor | None]:
+    """transformers' attention interface. `patterns` comes through the net's forward: wanted layer → its pattern."""
+    patterns: dict[int, Tensor | None] = more.pop("patterns", None) or {}
+    layer: Any = module.layer_idx
+    if layer not in patterns:
+        output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+        return output, weights
+    group = query.shape[1] // key.shape[1]
+    if group > 1:
+        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    if attention_mask is None:  # sdpa_mask leaves the plain causal mask out
+        attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    scores = (query @ key.transpose(-1, -2) * more["scaling"]).masked_fill(~attention_mask, -torch.inf)
+    pattern = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+    patterns[layer] = pattern
+    return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,163 @@
+"""One forward pass → the activations asked for."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vaultlab.errors import NoteError
+from vaultlab.models.family import sub
+from vaultlab.models.load import Model
+
+SiteName = Literal[
+    "resid_pre",
+    "attn_in",
+    "pattern",
+    "z",
+    "attn",
+    "resid_mid",
+    "mlp_in",
+    "m",
+    "mlp",
+    "resid_post",
+    "final",
+    "logits",
+]
+
+SITES: tuple[SiteName, ...] = get_args(SiteName)
+"""In the order of the computation.
+
+of a layer: `resid_pre` the stream before it · `attn_in` what its attention reads, normed · `pattern` [batch head query key]
+· `z` [batch pos head d_head], what heads gather · `attn` its attention's output · `resid_mid` the stream between · `mlp_in`
+what its MLP reads, normed · `m` [batch pos d_mlp], the memories' coefficients · `mlp` its MLP's output · `resid_post` the
+stream after it. Of the model: `final` the last stream *before* the final norm · `logits`.
+"""
+
+
+class Site(NamedTuple):
+    """A place in the model. `layer` counts from 0 and is None for `final` and `logits`."""
+
+    name: SiteName
+    layer: int | None = None
+
+
+class _Enough(Exception):
+    """Raised within the forward pass when everything asked for is there."""
+
+
+@torch.inference_mode()
+def trace(model: Model, ids: Int[Tensor, "batch pos"], sites: Iterable[Site]) -> dict[Site, Tensor]:
+    """The activations at `sites`, in the model's dtype and on its device, from one forward pass.
+
+    It stops after the last site asked for. Texts of several lengths are padded on the right (`right_pad`): no token looks
+    ahead, so what stands before the padding is what it would be alone, and what stands on it means nothing.
+
+    Raises NoteError for more tokens than the model reads, a layer or a site that it has not.
+    """
+    wanted = set(sites)
+    _check(model, ids, wanted)
+    found: dict[Site, Tensor] = {}
+    patterns: dict[int | None, Tensor | None] = {site.layer: None for site in wanted if site.name == "pattern"}
+
+    def keep(site: Site, value: Tensor) -> None:
+        found[site] = value
+        if len(found) == len(wanted):
+            raise _Enough
+
+    with ExitStack() as hooks:
+        for site in wanted:
+            if site.name != "logits":
+                hooks.enter_context(_hook(model, site, patterns, keep))
+        with suppress(_Enough):
+            net: Any = model.net
+            logits = net(ids.to(model.device), use_cache=False, **({"patterns": patterns} if patterns else {})).logits
+            keep(Site("logits"), logits)
+    return found
+
+
+def right_pad(texts: Sequence[Int[Tensor, " _"]]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+    """Texts of several lengths as one batch, and which of its tokens are real."""
+    lengths = torch.tensor([len(ids) for ids in texts])
+    padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+
+
+def sinks(resid: Float[Tensor, "*batch pos d_model"]) -> Bool[Tensor, "*batch pos"]:
+    """Tokens with massive activations: over 5 × the median norm of all that is given.
+
+    Leave them out of norms, kurtosis, PCA, triggers and steering statistics, and list them.
+    Source: Sun et al. 2024, Massive Activations in Large Language Models.
+    """
+    norms = resid.float().norm(dim=-1)
+    return norms > 5 * norms.median()
+
+
+def _hook(
+    model: Model, site: Site, patterns: dict[int | None, Tensor | None], keep: Callable[[Site, Tensor], None]
+) -> Any:
+    module, side = _place(model, site)
+
+    def take(_module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:
+        value = args[0] if side == "before" else output
+        value = value[0] if isinstance(value, tuple) else value
+        if site.name == "pattern":
+            value = patterns[site.layer]
+        if site.name == "z":
+            value = rearrange(value, "batch pos (head d_head) -> batch pos head d_head", head=model.shape.heads)
+        keep(site, value)
+
+    return module.register_forward_pre_hook(take) if side == "before" else module.register_forward_hook(take)
+
+
+def _place(model: Model, site: Site) -> tuple[nn.Module, Literal["before", "after"]]:
+    family = model.family
+    if site.layer is None:
+        return sub(model.net, family.final_norm), "before"
+    inside = partial(sub, family.block(model.net, site.layer))
+    match site.name:
+        case "resid_pre":
+            return inside(""), "before"
+        case "attn_in":
+            return inside(family.norm1), "after"
+        case "z":
+            return inside(family.attn_out), "before"
+        case "attn" | "pattern":
+            return inside(family.attn), "after"
+        case "resid_mid":
+            return inside(family.norm2), "before"
+        case "mlp_in":
+            return inside(family.norm2), "after"
+        case "m":
+            return inside(family.mlp_out), "before"
+        case "mlp":
+            return inside(family.mlp), "after"
+        case _:
+            return inside(""), "after"
+
+
+def _check(model: Model, ids: Tensor, sites: set[Site]) -> None:
+    shape = model.shape
+    if ids.shape[-1] > shape.context:
+        raise NoteError(
+            f"The text has {ids.shape[-1]} tokens, and {model.name} reads at most {shape.context}.", "Shorten the text."
+        )
+    for name, layer in sites:
+        if name in ("final", "logits"):
+            continue
+        if name not in SITES:
+            raise NoteError(f"There is no site `{name}`.", f"The sites are {', '.join(SITES)}.", field="site")
+        if layer is None or not 0 <= layer < shape.layers:
+            raise NoteError(
+                f"{model.name} has no layer {layer}.", f"Its layers are 0 to {shape.layers - 1}.", field="layer"
+            )
+        if name == "resid_mid" and "parallel" in shape.flags:
+            raise NoteError(
+                f"{model.name} has no `resid_mid`: its attention and MLP read the same stream.",
+                "Take `resid_pre` or `resid_post`.",
+                field="site",
+            )
