@@ -27,7 +27,8 @@ def read_block(text: str, at: Block) -> Block:
     try:
         root = read(text, at.start + 1, strict=True)
     except NoteError as error:
-        return replace(at, problems=(Problem(error.line or at.start, error.message, error.hint),))
+        problem = Problem(error.line or at.start, error.message, error.hint)
+        return replace(at, **_names(text), problems=(problem,))
     if root.value is None:
         return replace(at, problems=(Problem(at.start, "The block is empty.", _EXAMPLE),))
     if not isinstance(root.value, dict):
@@ -35,6 +36,20 @@ def read_block(text: str, at: Block) -> Block:
     if not root.entries:
         return replace(at, problems=(Problem(root.line, "The block is empty.", _EXAMPLE),))
     return _Draft(at, root.entries).block()
+
+
+def _names(text: str) -> dict[str, str]:
+    """Experiment and id of a block whose YAML is broken, so that its result note can show the mistake."""
+    lines = dict(re.findall(r"^(\w+):[ \t]*([a-z0-9][a-z0-9-]*)?[ \t]*$", text, re.MULTILINE))
+    first = next(iter(lines), None)
+    if first is None or not text.lstrip().startswith(first):
+        return {}
+    named = {"experiment": lines.get("experiment", first), "id": lines.get("id", lines[first])}
+    if "experiment" in lines:
+        named["id"] = lines.get("id", "")
+    elif first in COMMON:
+        return {}
+    return {name: value for name, value in named.items() if value}
 
 
 def _too_long(at: Block) -> Problem:

@@ -1,11 +1,10 @@
-"""Where the fences are in a note's Markdown, and what the note embeds.
+"""Where the fences are in a note's Markdown.
 
 markdown-it reads the blocks and nothing inside them. Two constructs of Obsidian's are taught to it: comments `%%…%%`
 and formulas `$$…$$`, which may run over many lines and swallow fences.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,11 +15,8 @@ from markdown_it.rules_block import fence as fence_rule
 from markdown_it.token import Token
 from mdit_py_plugins.footnote import footnote_plugin
 
-from vaultlab.notes.note import Embed
-
 LINE_END = re.compile(r"\r\n|\r|\n")
 _SPAN = re.compile(r"\\.|(?P<ticks>`+)|%%|\$\$")
-_EMBED = re.compile(r"!\[\[(?P<wiki>[^\[\]\n]+)\]\]|!\[[^\[\]]*\]\(\s*(?:<(?P<angle>[^<>\n]*)>|(?P<plain>[^\s()]+))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +72,6 @@ def outline(body: str, first_line: int) -> Outline:
             closed = lines == end - start - 1
             fences.append(Fence(start, end, token.info, token.content, closed, listed, token.meta["indent"]))
     return Outline(tuple(fences), tuple(code), unclosed)
-
-
-def embeds(body: str, first_line: int, code: tuple[tuple[int, int], ...]) -> Iterator[Embed]:
-    """Everything that the Markdown embeds, comments included, code left out."""
-    if "![" not in body:
-        return
-    lines = LINE_END.split(body)
-    for start, end in code:
-        for number in range(start - first_line, end - first_line + 1):
-            lines[number] = ""
-    text = "\n".join(lines)
-    line, seen = first_line, 0
-    for found in _EMBED.finditer(text):
-        line, seen = line + text.count("\n", seen, found.start()), found.start()
-        target = found["wiki"] or found["angle"] or found["plain"] or ""
-        path, _, fragment = target.split("|")[0].rstrip("\\").partition("#")
-        yield Embed(path.strip(), fragment.strip(), line)
 
 
 @cache

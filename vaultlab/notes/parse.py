@@ -9,7 +9,8 @@ from frontmatter.default_handlers import BaseHandler
 from vaultlab.errors import NoteError
 from vaultlab.notes import yaml12
 from vaultlab.notes.block import RUNS, read_block
-from vaultlab.notes.fences import LINE_END, Fence, Outline, embeds, outline
+from vaultlab.notes.embed import embeds
+from vaultlab.notes.fences import LINE_END, Fence, Outline, outline
 from vaultlab.notes.note import Block, Embed, Note, Problem, Run, from_json, to_json
 from vaultlab.notes.sweep import expand
 
