@@ -29,8 +29,8 @@ class Stamp(BaseModel):
 class Entry(BaseModel):
     """What is known of a model without loading it.
 
-    `source_sha256` covers all files it was made from, the tokenizer's included. `residual` is how far the logits rebuilt
-    from its parts were from its own when it arrived, relative to the largest.
+    `source_sha256` covers all files it was made from, the tokenizer's included. `residual` is how far the logits
+    rebuilt from its parts were from its own when it arrived, relative to the largest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

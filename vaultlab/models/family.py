@@ -1,4 +1,4 @@
-"""What a model is made of (`Shape`), and how one kind of transformers model is read (`Family`, a file in `families/`)."""
+"""What a model is made of (`Shape`), and how one kind of transformers model is read (`Family`)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from vaultlab.errors import NoteError
 from vaultlab.models.family import sub
@@ -32,10 +33,10 @@ SiteName = Literal[
 SITES: tuple[SiteName, ...] = get_args(SiteName)
 """In the order of the computation.
 
-of a layer: `resid_pre` the stream before it · `attn_in` what its attention reads, normed · `pattern` [batch head query key]
-· `z` [batch pos head d_head], what heads gather · `attn` its attention's output · `resid_mid` the stream between · `mlp_in`
-what its MLP reads, normed · `m` [batch pos d_mlp], the memories' coefficients · `mlp` its MLP's output · `resid_post` the
-stream after it. Of the model: `final` the last stream *before* the final norm · `logits`.
+Of a layer: `resid_pre` the stream before it · `attn_in` what its attention reads, normed · `pattern` [batch head query
+key] · `z` [batch pos head d_head], what its heads gather · `attn` its attention's output · `resid_mid` the stream after
+that · `mlp_in` what its MLP reads, normed · `m` [batch pos d_mlp], its memories' coefficients · `mlp` its MLP's output ·
+`resid_post` the stream after it. Of the model: `final` the last stream *before* the final norm · `logits`.
 """
 
 
@@ -54,8 +55,8 @@ class _Enough(Exception):
 def trace(model: Model, ids: Int[Tensor, "batch pos"], sites: Iterable[Site]) -> dict[Site, Tensor]:
     """The activations at `sites`, in the model's dtype and on its device, from one forward pass.
 
-    It stops after the last site asked for. Texts of several lengths are padded on the right (`right_pad`): no token looks
-    ahead, so what stands before the padding is what it would be alone, and what stands on it means nothing.
+    It stops after the last site asked for. Texts of several lengths are padded on the right (`right_pad`): no token
+    looks ahead, so what is before the padding is what it would be alone, and what is on it means nothing.
 
     Raises NoteError for more tokens than the model reads, a layer or a site that it has not.
     """
@@ -94,12 +95,13 @@ def sinks(resid: Float[Tensor, "*batch pos d_model"]) -> Bool[Tensor, "*batch po
     Source: Sun et al. 2024, Massive Activations in Large Language Models.
     """
     norms = resid.float().norm(dim=-1)
-    return norms > 5 * norms.median()
+    massive: Tensor = norms > 5 * norms.median()
+    return massive
 
 
 def _hook(
     model: Model, site: Site, patterns: dict[int | None, Tensor | None], keep: Callable[[Site, Tensor], None]
-) -> Any:
+) -> RemovableHandle:
     module, side = _place(model, site)
 
     def take(_module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:

@@ -32,7 +32,7 @@ def in_dtype(parts: _Parts, dtype: torch.dtype | None) -> _Parts:
 
 @dataclass(frozen=True)
 class Norm:
-    """RMSNorm or LayerNorm: bare(x) · gain + bias, where bare(x) = (x − mean) · scale(x), without the mean for RMSNorm."""
+    """bare(x) · gain + bias. LayerNorm: bare(x) = (x − mean) · scale(x). RMSNorm: bare(x) = x · scale(x)."""
 
     kind: Literal["rms", "layer"]
     gain: Float[Tensor, " width"]
@@ -164,7 +164,7 @@ class AttentionParts:
     def qk_at(
         self, head: int, distance: int, left: Float[Tensor, "query d_model"], right: Float[Tensor, "key d_model"]
     ) -> Float[Tensor, "query key"]:
-        """The score of every `left` as a query with every `right` as the key `distance` tokens before it, biases left out:
+        """The score of every `left` as a query with every `right` as the key `distance` tokens before it, no biases:
 
         x_mᵀ W_Q R(m−n) W_Kᵀ x_n · scale. A layer that norms its queries has no such form: ask `Shape.flags` first.
         """
@@ -182,7 +182,7 @@ class AttentionParts:
 
 @dataclass(frozen=True)
 class MLPParts:
-    """One MLP. Gated: m = act(x W_gate + b_gate) · (x W_in + b_in); else m = act(x W_in + b_in). Output m W_out + b_out.
+    """One MLP. Gated: m = act(x W_gate + b_gate) · (x W_in + b_in); else act(x W_in + b_in). Writes m W_out + b_out.
 
     Column i of W_in (and of W_gate) is memory i's key, row i of W_out its value.
     """

@@ -1,7 +1,7 @@
 """Llama and what is built the same way: Mistral, Qwen2, Qwen3, SmolLM and SmolLM2.
 
-RMSNorm, rotary positions, grouped heads, a gated MLP. Mistral, Qwen2 and Qwen3 may have sliding windows, Qwen2 has biases
-on Q, K and V, Qwen3 norms queries and keys.
+RMSNorm, rotary positions, grouped heads, a gated MLP. Mistral, Qwen2 and Qwen3 may have sliding windows, Qwen2 has
+biases on Q, K and V, Qwen3 norms queries and keys.
 """
 
 from typing import Any
