@@ -1,26 +1,58 @@
-"""The vault's and the owner's configuration → Config."""
+"""The vault's and the owner's configuration → Config.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+`.vaultlab/config.toml` comes with the vault, through a sync or a clone, so it may grant nothing:
+
+    folder = "vaultlab"                # where results go
+    [defaults]                         # a field's value for every block that does not write it
+    model = "smollm2-135m"
+    [looks]                            # how results are drawn
+
+The owner's own `config.toml`, in the user's configuration folder:
+
+    device = "cuda"
+    models = ["smollm2-135m"]          # which models notes may name; unset: every model that is here
+    search = ["Ideas/**"]              # notes that may be quoted in another note's result
+    templates = "templates"            # what a result note looks like
+    [limits]
+    time_s = 3600                      # also memory_bytes, points (of a sweep)
+    [texts]
+    moby = "~/texts/moby.txt"          # text files, by the names that notes use
+"""
+
+import difflib
+import json
+import re
+import tomllib
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vaultlab.errors import NoteError
 from vaultlab.result import Limits
+from vaultlab.vault.files import inside, replace
+
+_VAULT_FILE = ".vaultlab/config.toml"
+_LOCK_FILE = ".vaultlab/models.lock"
+_VAULT_KEYS = ("folder", "defaults", "looks")
+_OWNER_KEYS = ("device", "models", "search", "templates", "limits", "texts")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything configured. `defaults` and `looks` and `folder` come from the vault, the rest from the owner.
+    """Everything configured. `folder`, `defaults` and `looks` come from the vault, the rest from the owner.
 
-    `ignored` says whether a vault-relative path is excluded in Obsidian; `problems` are sentences to show.
+    `ignored` says whether a vault-relative path is excluded in Obsidian; `problems` are sentences to show: whatever
+    they are about, the rest of the configuration holds.
     """
 
     folder: str = "vaultlab"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     looks: Mapping[str, Any] = field(default_factory=dict)
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     device: str | None = None
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
     texts: Mapping[str, Path] = field(default_factory=dict)
     search: tuple[str, ...] = ()
     templates: Path | None = None
@@ -39,14 +71,156 @@ class Locked:
 
 def load(root: Path, owner: Path) -> Config:
     """The configuration of the vault at `root`; `owner` is the owner's folder (places.config_dir())."""
-    raise NotImplementedError
+    problems: list[str] = []
+    found = {**_of_owner(owner, problems), **_of_vault(root, owner, problems)}
+    return Config(**found, ignored=_obsidian_ignores(root, problems), problems=tuple(problems))
+
+
+def _of_vault(root: Path, owner: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        table = _toml(inside(root, _VAULT_FILE), _VAULT_FILE, problems)
+    except NoteError as error:
+        problems.append(str(error))
+        return {}
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in _OWNER_KEYS or key == "workers":
+            problems.append(
+                f"{_VAULT_FILE} sets `{key}`, which a vault may not do: it comes with the notes, and only the owner "
+                f"of a machine can allow that. If you are, write it in {owner / 'config.toml'}; here it does nothing."
+            )
+        elif key not in _VAULT_KEYS:
+            problems.append(_unknown(key, _VAULT_KEYS, _VAULT_FILE))
+        elif key == "folder":
+            complaint = _folder_complaint(value)
+            if complaint:
+                problems.append(f"In {_VAULT_FILE}, `folder = {value!r}` {complaint}; `vaultlab` is used.")
+            else:
+                found["folder"] = unicodedata.normalize("NFC", value)
+        elif not isinstance(value, dict):
+            problems.append(f"In {_VAULT_FILE}, `{key}` is a table: write `[{key}]` and its values below.")
+        else:
+            found[key] = {name: v for name, v in value.items() if _plain(v)}
+            problems += [
+                f"In {_VAULT_FILE}, `{key}.{name}` is neither text, a number, true or false, nor a list of them; "
+                "it does nothing."
+                for name in value.keys() - found[key].keys()
+            ]
+    return found
+
+
+def _of_owner(owner: Path, problems: list[str]) -> dict[str, Any]:
+    path = owner / "config.toml"
+    found: dict[str, Any] = {}
+    for key, value in _toml(path, str(path), problems).items():
+        match key, value:
+            case "device", str():
+                found[key] = value
+            case "templates", str():
+                found[key] = owner / Path(value).expanduser()
+            case (("models" | "search"), list()) if all(isinstance(item, str) for item in value):
+                found[key] = tuple(value)
+            case "texts", dict() if all(isinstance(item, str) for item in value.values()):
+                found[key] = {name: owner / Path(item).expanduser() for name, item in value.items()}
+            case "limits", dict():
+                found[key] = _limits(value, path, problems)
+            case _ if key in _OWNER_KEYS:
+                problems.append(f"In {path}, `{key} = {value!r}` is not of the right kind; it does nothing.")
+            case _:
+                problems.append(_unknown(key, _OWNER_KEYS, str(path)))
+    return found
+
+
+def _limits(table: Mapping[str, Any], path: Path, problems: list[str]) -> Limits:
+    kinds = {name: type(usual) for name, usual in asdict(Limits()).items()}
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in kinds:
+            problems.append(_unknown(name, kinds, f"[limits] of {path}"))
+        elif isinstance(value, bool) or not isinstance(value, (int, kinds[name])) or not value > 0:
+            problems.append(f"In {path}, `limits.{name} = {value!r}` is no positive number; the usual limit holds.")
+        else:
+            found[name] = kinds[name](value)
+    return Limits(**found)
+
+
+def _toml(path: Path, name: str, problems: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        problems.append(f"{name} could not be read ({error}); it is as if it were not there.")
+        return {}
+
+
+def _unknown(key: str, known: Collection[str], where: str) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    mend = f"did you mean `{near[0]}`?" if near else f"it may have {', '.join(known)}."
+    return f"`{key}` means nothing in {where}: {mend}"
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, str | int | float) or (isinstance(value, list) and all(map(_plain, value)))
+
+
+def _folder_complaint(folder: object) -> str:
+    if not isinstance(folder, str) or not folder.strip():
+        return "is no folder's name"
+    if folder.startswith("/") or "\\" in folder or ":" in folder:
+        return "must be a path within the vault, written with `/`"
+    parts = folder.split("/")
+    if any(part in ("", "..") or part.startswith(".") for part in parts):
+        return "may have no `..` and no hidden or empty part"
+    if set(folder) & set('[]#^|*?"<>') or not folder.isprintable() or any(part != part.strip() for part in parts):
+        return "has characters that a link cannot have"
+    return ""
+
+
+def _obsidian_ignores(root: Path, problems: list[str]) -> Callable[[str], bool]:
+    """What the author excluded in Obsidian: a path's beginning, or a /regular expression/."""
+    settings = _obsidian_settings(root)
+    try:
+        listed = json.loads(settings.read_bytes()).get("userIgnoreFilters") or [] if settings else []
+    except (OSError, ValueError, AttributeError) as error:
+        problems.append(f"Obsidian's list of excluded files could not be read ({error}); none is excluded.")
+        return lambda path: False
+    rules = []
+    for rule in listed:
+        text = unicodedata.normalize("NFC", str(rule))
+        try:
+            if len(text) > 2 and text[0] == text[-1] == "/":
+                rules.append(re.compile(text[1:-1]))
+            elif text:
+                rules.append(re.compile("^" + re.escape(text), re.IGNORECASE))
+        except re.error as error:
+            problems.append(f"Obsidian's rule of excluded files `{text}` could not be understood: {error}.")
+    return lambda path: any(rule.search(unicodedata.normalize("NFC", path)) for rule in rules)
+
+
+def _obsidian_settings(root: Path) -> Path | None:
+    """`.obsidian/app.json`, or that of the folder used in its place: its name starts with a dot too."""
+    try:
+        return next(
+            (path for path in (root / ".obsidian/app.json", *sorted(root.glob(".*/app.json"))) if path.is_file()), None
+        )
+    except OSError:
+        return None
 
 
 def read_lock(root: Path) -> dict[str, Locked]:
     """`.vaultlab/models.lock`: model name → what it was. NoteError if it cannot be read."""
-    raise NotImplementedError
+    path = inside(root, _LOCK_FILE)
+    try:
+        return {name: Locked(**entry) for name, entry in json.loads(path.read_bytes()).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        mend = "Take it back from a backup or another machine; deleting it forgets which weights the names stood for."
+        raise NoteError(f"{_LOCK_FILE} could not be read ({error}).", mend) from error
 
 
 def write_lock(root: Path, models: Mapping[str, Locked]) -> bool:
     """Write the lock; False where it already says so."""
-    raise NotImplementedError
+    text = json.dumps({name: asdict(models[name]) for name in sorted(models)}, indent=2, ensure_ascii=False)
+    return replace(inside(root, _LOCK_FILE), (text + "\n").encode())

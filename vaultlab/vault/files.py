@@ -1,12 +1,38 @@
 """Find, read, and write without losing a byte."""
 
+import errno
+import hashlib
+import os
+import re
+import secrets
+import signal
+import stat
+import sys
+import time
+import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from vaultlab.errors import NoteError, RunError, VaultError
+
+if sys.platform != "win32":
+    import fcntl
 
 Intent = Callable[[Path, bytes, bytes], AbstractContextManager[None]]
 """What stands around an in-place write, given (path, old, new): `Journal.intent`."""
+
+TEMPORARY = ".vaultlab-tmp"
+"""How the names of our temporary files end; they start with a dot, so that Obsidian does not see them."""
+
+SETTLED_S = 2.0
+"""A file last written so long ago is not being written now, and its next change will show in its modification time."""
+
+_PAUSE_S = 0.05
+_LOOKS = 8
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_CONFLICT = re.compile(r"\.sync-conflict-\d{8}-\d{6}|\([^)]*conflicted copy[^)]*\)|\(case conflict", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,46 +46,330 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A file's bytes, at one moment."""
+
+    content: bytes
+    mtime_ns: int
+    size: int
+    inode: int
+
+    @property
+    def settled(self) -> bool:
+        return abs(time.time() - self.mtime_ns / 1e9) >= SETTLED_S
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
-    """A file as two looks agreed on it. `text` keeps a BOM and every line end: text.encode() == content."""
+    """A note as two looks agreed on it. `text` keeps a BOM and every line end: text.encode() == content."""
 
     path: Path
     content: bytes
     text: str
     sha256: str
     mtime_ns: int
-    size: int
-    inode: int
 
 
-def find(root: Path, folder: str, ignored: Callable[[str], bool]) -> Iterator[Found]:
-    """Every note of the vault and every page in the results folder."""
-    raise NotImplementedError
+def same_name(path: str) -> str:
+    """A path in the form in which paths are compared."""
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def find(root: Path, folder: str, ignored: Callable[[str], bool]) -> tuple[list[Found], dict[str, str]]:
+    """Every note of the vault and every page in the results folder; and path → sentence for what cannot be looked at.
+
+    Hidden folders (`.obsidian`, `.trash`), links, excluded files, sync-conflict copies and the folders within the
+    results folder are passed over.
+    """
+    found: list[Found] = []
+    problems: dict[str, str] = {}
+    own = same_name(folder)
+    waiting = [""]
+    while waiting:
+        base = waiting.pop()
+        in_own = same_name(base.rstrip("/")) == own
+        try:
+            entries = list(os.scandir(root / base))
+        except FileNotFoundError:
+            if not base:
+                raise VaultError(f"There is no vault at {root}.", "Check the path.") from None
+            continue
+        except OSError as error:
+            problems[base.rstrip("/") or "."] = f"This folder could not be opened: {error.strerror}."
+            continue
+        for entry in entries:
+            path = base + entry.name
+            if entry.name.startswith(".") or entry.is_symlink():
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if not in_own:
+                    waiting.append(path + "/")
+            elif entry.name[-3:].lower() == ".md" and entry.is_file(follow_symlinks=False):
+                if not path.isprintable() and not _is_text(path):
+                    problems[ascii(path)[1:-1]] = "The name of this file is not UTF-8; rename it."
+                elif not _CONFLICT.search(entry.name) and (in_own or not ignored(path)):
+                    with suppress(FileNotFoundError):
+                        info = entry.stat(follow_symlinks=False)
+                        found.append(Found(path, info.st_mtime_ns, info.st_size, info.st_ino))
+    return found, problems
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def look(path: Path) -> Look | None:
+    """A file's bytes; None if it was being written. OSError as the system gives it; ELOOP for a link."""
+    try:
+        # Not to wait on another's lease, nor for ever on a pipe that is named like a note.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW)
+    except BlockingIOError:
+        return None
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError(errno.EISDIR, "It is not a file")
+        content = _all(fd, before.st_size)
+        after = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(content)):
+        return None
+    return Look(content, after.st_mtime_ns, after.st_size, after.st_ino)
+
+
+def _all(fd: int, size: int) -> bytes:
+    parts, at = [], 0
+    while part := os.pread(fd, max(size - at, 0) + 1, at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
 
 
 def read(path: Path) -> Read:
-    """A file's content. VaultError: gone, or still being written; NoteError: not UTF-8; RunError: not allowed."""
-    raise NotImplementedError
+    """A note, once two looks agree.
+
+    VaultError: it is gone or being written; NoteError: it is not UTF-8, or a link; RunError: it may not be read.
+    """
+    seen: Look | None = None
+    with _in_words(path, "read"):
+        for _ in range(_LOOKS):
+            now = look(path)
+            if now is not None and (now.settled or (seen is not None and seen.content == now.content)):
+                text = decode(now.content, path.name)
+                return Read(path, now.content, text, hashlib.sha256(now.content).hexdigest(), now.mtime_ns)
+            seen = now
+            time.sleep(_PAUSE_S)
+    raise VaultError(f"{path.name} is being written by another program.", "It is tried again later.")
+
+
+def decode(content: bytes, name: str) -> str:
+    """The text of these bytes, BOM and line ends kept. NoteError if they are not UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        mend = "Save it as UTF-8; until then it is left as it is."
+        raise NoteError(
+            f"{name} is not UTF-8: byte {content[error.start]:#04x} on line {line}.", mend, line=line
+        ) from None
 
 
 def swap(path: Path, old_sha256: str, new: bytes, intent: Intent) -> None:
-    """Compare and swap, in place. VaultError if the note is no longer what was read: read again, try again."""
-    raise NotImplementedError
+    """Put `new` in the place of the bytes whose hash is `old_sha256`, in place: inode, mode and birth time stay.
+
+    VaultError if the note is no longer what was read, or is open elsewhere: read again, try again. A crash at any point
+    leaves a state for which `halfway` is true.
+    """
+    with _in_words(path, "written"):
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | _NO_FOLLOW)
+        try:
+            leased = _lease(fd)
+            old = _all(fd, os.fstat(fd).st_size)
+            if hashlib.sha256(old).hexdigest() != old_sha256 or not _still_at(fd, path):
+                raise VaultError(f"{path.name} has changed since it was read.", "It is read again.")
+            if old == new:
+                return
+            with intent(path, old, new):
+                _write(fd, old, new)
+            moved = not _still_at(fd, path)
+        finally:
+            os.close(fd)  # gives the lease back too
+        if moved or (not leased and look_again(path) != new):
+            raise VaultError(f"{path.name} was changed while it was written.", "It is read again.")
+
+
+def look_again(path: Path) -> bytes | None:
+    """The bytes as they are now; None if they are being written or gone."""
+    with suppress(FileNotFoundError):
+        now = look(path)
+        return now.content if now else None
+    return None
+
+
+def _lease(fd: int) -> bool:
+    """Keep everybody else from opening the file while we compare and write. False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    # A broken lease is told by SIGIO, which kills; SIGURG is ignored unless asked for.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    for _ in range(_LOOKS):
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            return True
+        except BlockingIOError:
+            time.sleep(_PAUSE_S)
+        except OSError:  # not our file, or a file system without leases
+            return False
+    raise VaultError("The note is open in another program.", "It is tried again later.")
+
+
+def _still_at(fd: int, path: Path) -> bool:
+    """Whether the path still leads to the open file: a rename breaks no lease."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    return False
+
+
+def _write(fd: int, old: bytes, new: bytes) -> None:
+    """What lies beyond the old end first: if the disk is full, no byte of the author's has been touched yet."""
+    same = _alike(old, new)
+    try:
+        _put(fd, new[len(old) :], len(old))
+        _put(fd, new[same : len(old)], same)
+        if len(new) < len(old):
+            os.ftruncate(fd, len(new))
+        os.fsync(fd)
+    except OSError:
+        with suppress(OSError):
+            _put(fd, old[same:], same)
+            os.ftruncate(fd, len(old))
+        raise
+
+
+def _alike(a: bytes, b: bytes) -> int:
+    """How many bytes the two begin with in common."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _put(fd: int, content: bytes, at: int) -> None:
+    while content:
+        done = os.pwrite(fd, content, at)
+        content, at = content[done:], at + done
+
+
+def halfway(state: bytes, old: bytes, new: bytes) -> bool:
+    """Whether a `swap` of old for new, killed at some point, could have left exactly this; both ends count."""
+    end = len(old)
+    if len(state) < len(new) and len(state) >= end:
+        return state[:end] == old and state[end:] == new[end : len(state)]
+    if len(state) != max(len(new), end):
+        return state == new
+    same = _alike(state, new)
+    if state[end:] != new[end:]:
+        return False
+    return state == new or state[same:end] == old[same:]
 
 
 def replace(path: Path, content: bytes, ours: Callable[[bytes], bool] | None = None) -> bool:
-    """Write a file of ours, whole or not at all; False (and no write) where its bytes are already these.
+    """Write a file of ours, whole or not at all; False, and nothing written, where its bytes are already these.
 
-    `ours` looks at what stands there: False is a NoteError, the file is the author's.
+    `ours` looks at the bytes that stand there: if they are not, a NoteError says so and the file stays.
     """
-    raise NotImplementedError
+    with _in_words(path, "written"):
+        try:
+            now = look(path)
+            there = now.content if now else path.read_bytes()
+        except FileNotFoundError:
+            there = None
+        if there is not None and ours is not None and not ours(there):
+            mend = "Give the block another `id`, or move that file elsewhere."
+            raise NoteError(f"{path.name} is a file of yours; it is not overwritten.", mend, field="id")
+        if there == content:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
+            try:
+                if there is not None:
+                    os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
+                _put(fd, content, 0)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+        return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, not only the bytes they stand for."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _in_words(path: Path, done: str) -> Iterator[None]:
+    """The system's errors as sentences, sorted by who must act."""
+    try:
+        yield
+    except OSError as error:
+        name = path.name
+        match error.errno:
+            case errno.ENOENT:
+                raise VaultError(f"{name} is not there any more.", "It is looked for again.") from error
+            case errno.EAGAIN:
+                raise VaultError(f"{name} is open in another program.", "It is tried again later.") from error
+            case errno.ELOOP:
+                mend = "Links are not followed; put the file itself there."
+                raise NoteError(f"{name} is a link.", mend) from error
+            case errno.EISDIR | errno.ENOTDIR | errno.EEXIST:
+                message = f"{name} could not be {done}: a folder and a file are in each other's place."
+                raise NoteError(message, f"Look at {path}.") from error
+            case errno.ENOSPC | errno.EDQUOT:
+                message = f"{name} could not be {done}: the disk is full."
+                raise RunError(message, "Nothing was lost. Make room and run it again.") from error
+            case errno.EROFS:
+                message = f"{name} could not be {done}: the disk is read-only."
+                raise RunError(message, "Make it writable, or work on a copy of the vault.") from error
+            case errno.EACCES | errno.EPERM:
+                message = f"{name} could not be {done}: it is not allowed."
+                raise RunError(message, f"Change the permissions of {path}.") from error
+            case _:
+                raise RunError(f"{name} could not be {done}: {error.strerror}.", f"Look at {path}.") from error
 
 
 def inside(root: Path, path: str) -> Path:
-    """A vault-relative path made absolute. NoteError if it is absolute, has `..` or leads out through a link."""
-    raise NotImplementedError
+    """A vault-relative path made absolute. NoteError if it is absolute, has `..`, or leads out through a link."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in path or re.match(r"[A-Za-z]:[\\/]|\\", path):
+        raise NoteError(f"`{path}` is no path within the vault.", "Write it from the vault's top folder, without `..`.")
+    top = root.resolve()
+    whole = top / pure
+    try:
+        # The last part stays as it is: whoever writes there replaces a link, and never what it leads to.
+        there = whole.parent.resolve() / whole.name if pure.parts else top
+        ends = (there.resolve(), there)
+    except (OSError, RuntimeError) as error:
+        raise NoteError(f"`{path}` is a link that leads in a circle.", "Remove the link.") from error
+    if not all(end.is_relative_to(top) for end in ends):
+        raise NoteError(f"`{path}` leads out of the vault through a link.", "Links out of the vault are not followed.")
+    return there
 
 
 def quiet(path: Path, seconds: float, now: float) -> bool:
     """Whether nobody has written the note for so long. `now` in seconds since the epoch."""
-    raise NotImplementedError
+    with _in_words(path, "read"):
+        return abs(now - path.stat().st_mtime) >= seconds
