@@ -199,7 +199,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def encode(what: _Crossing) -> dict[str, Any]:
     """To plain JSON types: bytes as base64, numbers that are not finite as the strings NaN, Infinity, -Infinity."""
-    return cast(dict[str, Any], _adapter(type(what)).dump_python(what, mode="json"))
+    return cast(dict[str, Any], _adapter(cast(Any, type(what))).dump_python(what, mode="json"))
 
 
 def decode(kind: Any, fields: Mapping[str, Any]) -> Any:
