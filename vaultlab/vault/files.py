@@ -70,6 +70,10 @@ class Read:
     mtime_ns: int
 
 
+class HalfWritten(OSError):
+    """A write broke off and could not be undone: the journal must keep what it knows."""
+
+
 def same_name(path: str) -> str:
     """A path in the form in which paths are compared."""
     return unicodedata.normalize("NFC", path).casefold()
@@ -155,13 +159,19 @@ def read(path: Path) -> Read:
 
     VaultError: it is gone or being written; NoteError: it is not UTF-8, or a link; RunError: it may not be read.
     """
+    now = steady(path)
+    text = decode(now.content, path.name)
+    return Read(path, now.content, text, hashlib.sha256(now.content).hexdigest(), now.mtime_ns)
+
+
+def steady(path: Path) -> Look:
+    """A file's bytes, once two looks agree; errors as `read` has them."""
     seen: Look | None = None
-    with _in_words(path, "read"):
+    with in_words(path, "read"):
         for _ in range(_LOOKS):
             now = look(path)
             if now is not None and (now.settled or (seen is not None and seen.content == now.content)):
-                text = decode(now.content, path.name)
-                return Read(path, now.content, text, hashlib.sha256(now.content).hexdigest(), now.mtime_ns)
+                return now
             seen = now
             time.sleep(_PAUSE_S)
     raise VaultError(f"{path.name} is being written by another program.", "It is tried again later.")
@@ -185,7 +195,7 @@ def swap(path: Path, old_sha256: str, new: bytes, intent: Intent) -> None:
     VaultError if the note is no longer what was read, or is open elsewhere: read again, try again. A crash at any point
     leaves a state for which `halfway` is true.
     """
-    with _in_words(path, "written"):
+    with in_words(path, "written"):
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | _NO_FOLLOW)
         try:
             leased = _lease(fd)
@@ -199,16 +209,9 @@ def swap(path: Path, old_sha256: str, new: bytes, intent: Intent) -> None:
             moved = not _still_at(fd, path)
         finally:
             os.close(fd)  # gives the lease back too
-        if moved or (not leased and look_again(path) != new):
+        # Without a lease somebody may have written at the same moment: what is there now says so.
+        if moved or (not leased and steady(path).content != new):
             raise VaultError(f"{path.name} was changed while it was written.", "It is read again.")
-
-
-def look_again(path: Path) -> bytes | None:
-    """The bytes as they are now; None if they are being written or gone."""
-    with suppress(FileNotFoundError):
-        now = look(path)
-        return now.content if now else None
-    return None
 
 
 def _lease(fd: int) -> bool:
@@ -244,10 +247,12 @@ def _write(fd: int, old: bytes, new: bytes) -> None:
         if len(new) < len(old):
             os.ftruncate(fd, len(new))
         os.fsync(fd)
-    except OSError:
-        with suppress(OSError):
+    except OSError as error:
+        try:
             _put(fd, old[same:], same)
             os.ftruncate(fd, len(old))
+        except OSError:
+            raise HalfWritten(error.errno, error.strerror) from error
         raise
 
 
@@ -280,7 +285,7 @@ def replace(path: Path, content: bytes, ours: Callable[[bytes], bool] | None = N
 
     `ours` looks at the bytes that stand there: if they are not, a NoteError says so and the file stays.
     """
-    with _in_words(path, "written"):
+    with in_words(path, "written"):
         try:
             now = look(path)
             there = now.content if now else path.read_bytes()
@@ -321,7 +326,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _in_words(path: Path, done: str) -> Iterator[None]:
+def in_words(path: Path, done: str) -> Iterator[None]:
     """The system's errors as sentences, sorted by who must act."""
     try:
         yield
@@ -371,5 +376,5 @@ def inside(root: Path, path: str) -> Path:
 
 def quiet(path: Path, seconds: float, now: float) -> bool:
     """Whether nobody has written the note for so long. `now` in seconds since the epoch."""
-    with _in_words(path, "read"):
+    with in_words(path, "read"):
         return abs(now - path.stat().st_mtime) >= seconds
