@@ -28,7 +28,7 @@ _CODE = ("experiments", "models", "experiment.py")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One experiment. `schema` is its Spec's JSON schema; metrics and examples are as Quantity and Example have them."""
+    """One experiment. `schema` is its Spec's JSON schema, metrics and examples are as Quantity and Example say."""
 
     name: str
     version: int
@@ -136,7 +136,7 @@ def fenced(block: Mapping[str, Any]) -> str:
     return f"{fence}vaultlab\n{text}{fence}\n"
 
 
-def lab_ask(  # noqa: PLR0913
+def lab_ask(
     experiment: str,
     version: int,
     fields: Mapping[str, Any],

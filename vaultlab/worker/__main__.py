@@ -1,0 +1,151 @@
+"""The process that owns a device: requests in on stdin, replies out on stdout, one JSON object a line.
+
+A request is {"id", "do", …}, a reply {"id", "is", "body"}. Runs are computed in the order in which they came; describe,
+plan, cancel, forget and doctor are answered meanwhile. The end of stdin is the end of this process.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import huggingface_hub.constants
+import psutil
+import torch
+
+from vaultlab import __version__
+from vaultlab.errors import NoteError, VaultlabError
+from vaultlab.process import PROTOCOL
+from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, encode
+from vaultlab.worker.asked import entry
+from vaultlab.worker.doctor import findings
+from vaultlab.worker.residents import IDLE_S
+from vaultlab.worker.run import Runner
+
+_GRACE_S = 1.5
+_NAMES = {Result: "result", Refusal: "refusal", Failure: "failure"}
+_log = logging.getLogger(__name__)
+
+Request = Mapping[str, Any]
+
+
+class Worker:
+    """Reads requests on a thread of its own and computes on the one that calls `serve`."""
+
+    def __init__(self, runner: Runner, lines: Any, out: int) -> None:
+        self.runner = runner
+        self._lines = lines
+        self._out = out
+        self._writing = threading.Lock()
+        self._waiting: queue.Queue[Request | None] = queue.Queue()
+        self._cancelled: set[int] = set()
+        self._ended = threading.Event()
+        self._meanwhile: dict[str, Callable[[Request], Any]] = {
+            "describe": self._describe,
+            "plan": lambda request: encode(self.runner.plan(decode(Ask, request["ask"]))),
+            "cancel": lambda request: self._cancelled.add(request["run"]),
+            "forget": lambda request: self.runner.store.forget(request["keys"]),
+            "doctor": lambda request: findings(self.runner.store),
+        }
+
+    def serve(self) -> None:
+        """Answer until stdin ends, or until the device is broken."""
+        # The line end closes whatever an import has printed to stdout before it was ours.
+        os.write(self._out, b"\n")
+        self._reply(0, "hello", {"protocol": PROTOCOL, "vaultlab": __version__, "pid": os.getpid()})
+        threading.Thread(target=self._read, daemon=True).start()
+        while not self.runner.broken:
+            try:
+                request = self._waiting.get(timeout=IDLE_S)
+            except queue.Empty:
+                self.runner.residents.evict(IDLE_S)
+                continue
+            if request is None:
+                return
+            self._work(request)
+
+    def _read(self) -> None:
+        try:
+            for line in self._lines:
+                request = json.loads(line)
+                if request["do"] in self._meanwhile:
+                    self._guarded(request, self._meanwhile[request["do"]])
+                else:
+                    self._waiting.put(request)
+        finally:
+            self._ended.set()
+            self._waiting.put(None)
+            # A run that reports in time ends by itself; a native call that does not is left no choice.
+            end = threading.Timer(_GRACE_S, os._exit, (1,))
+            end.daemon = True
+            end.start()
+
+    def _work(self, request: Request) -> None:
+        if request["do"] == "models":
+            self._guarded(request, self._models)
+            return
+        id = request["id"]
+
+        def send(progress: Progress) -> None:
+            self._reply(id, "progress", encode(progress))
+
+        def cancelled() -> bool:
+            return id in self._cancelled or self._ended.is_set()
+
+        self._reply(id, "started", None)
+        answer = self.runner.run(decode(Ask, request["ask"]), send, cancelled)
+        self._cancelled.discard(id)
+        self._reply(id, _NAMES[type(answer)], encode(answer))
+
+    def _guarded(self, request: Request, verb: Callable[[Request], Any]) -> None:
+        try:
+            self._reply(request["id"], "reply", verb(request))
+        except VaultlabError as error:
+            by = "author" if isinstance(error, NoteError) else "machine"
+            self._reply(request["id"], "error", {"by": by, "message": error.message, "hint": error.hint})
+
+    def _describe(self, request: Request) -> dict[str, Any]:
+        registry = self.runner.registry
+        return {
+            "vaultlab": __version__,
+            "experiments": {name: asdict(entry(name, experiment)) for name, experiment in registry.items()},
+        }
+
+    def _models(self, request: Request) -> Any:
+        raise NotImplementedError
+
+    def _reply(self, id: int, kind: str, body: Any) -> None:
+        line = json.dumps({"id": id, "is": kind, "body": body}, ensure_ascii=False).encode() + b"\n"
+        with self._writing:
+            while line:
+                line = line[os.write(self._out, line) :]
+
+
+def _threads() -> int:
+    """Physical cores that this process may use: two threads on one core only wait for each other."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
+def main() -> None:
+    """`python -m vaultlab.worker [--online]`: only getting models needs `--online`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the Lab's to decide on
+    out = os.dup(1)
+    os.dup2(2, 1)  # what anything prints from now on goes to the log
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if "--online" not in sys.argv[1:]:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(_threads())
+    Worker(Runner(), sys.stdin.buffer, out).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Models that stay loaded between runs, the least recently used making way for the next."""
+
+import gc
+import time
+from collections import OrderedDict
+
+import torch
+
+from vaultlab.models.entry import read_entry
+from vaultlab.models.load import Model, free_memory, load
+
+_SHARE = 0.9
+IDLE_S = 300.0
+
+
+class Residents:
+    """Loads each model once for all runs that want it, within nine tenths of the memory that is free at that moment."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[tuple[str, torch.device], tuple[Model, float]] = OrderedDict()
+
+    def get(self, name: str, device: torch.device) -> Model:
+        """The model on the device. RunError, NoteError as `load` raises them."""
+        entry, key = read_entry(name), (name, device)
+        kept = self._models.pop(key, None)
+        if kept is None or kept[0].sha256 != entry.sha256():
+            del kept
+            while self._models and entry.bytes > _SHARE * free_memory(device):
+                self._models.popitem(last=False)
+                give_back()
+            kept = (load(name, device), 0.0)
+        self._models[key] = (kept[0], time.monotonic())
+        return kept[0]
+
+    def evict(self, idle_s: float = 0.0) -> None:
+        """Let go of models that nobody has asked for in this time."""
+        old = [key for key, (_, used) in self._models.items() if time.monotonic() - used >= idle_s]
+        for key in old:
+            del self._models[key]
+        if old:
+            give_back()
+
+
+def give_back() -> None:
+    """Return freed memory to the device, for other programs use it too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
