@@ -90,7 +90,7 @@ def read_entry(name: str) -> Entry:
 def entries() -> list[Entry]:
     """All models on this machine, by name. What cannot be read is left out: `load` says what is wrong with it."""
     found = []
-    for path in models_dir().glob("*/entry.json"):
+    for path in models_dir().glob("[!.]*/entry.json"):
         try:
             found.append(Entry.model_validate_json(path.read_bytes()))
         except (ValidationError, OSError):

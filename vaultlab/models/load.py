@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from vaultlab.errors import RunError
 from vaultlab.models import families, pattern
@@ -18,6 +19,8 @@ from vaultlab.models.family import Family, Shape
 from vaultlab.models.tokens import Template, Tokens, one_token, strings, tokenize
 
 __all__ = ["FAMILIES", "Family", "Model", "Shape", "family_of", "load", "open_net", "read_shape", "shape_of"]
+
+logging.disable_progress_bar()
 
 FAMILIES: dict[str, Family] = {
     model_type: module.FAMILY
@@ -71,7 +74,7 @@ def load(name: str, device: torch.device | str = "cpu", dtype: torch.dtype | Non
     place = torch.device(device)
     check_files(entry, folder)
     shape = _entry_shape(entry, folder)
-    _check_memory(name, entry.parameters * kind.itemsize, place)
+    check_memory(name, entry.parameters * kind.itemsize, place)
     net = open_net(folder, kind).to(place)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return assemble(name, entry.sha256(str(kind).removeprefix("torch.")), net, tokenizer, shape)
@@ -133,7 +136,8 @@ def _entry_shape(entry: Entry, folder: Path) -> Shape:
     return replace(shape_of(config), parameters=entry.parameters, bytes=entry.bytes)
 
 
-def _check_memory(name: str, needed: int, device: torch.device) -> None:
+def check_memory(name: str, needed: int, device: torch.device) -> None:
+    """Raises RunError where a device has no room for `needed` bytes of weights."""
     free = free_memory(device)
     if needed > 0.9 * free:
         raise RunError(

@@ -34,9 +34,9 @@ SITES: tuple[SiteName, ...] = get_args(SiteName)
 """In the order of the computation.
 
 Of a layer: `resid_pre` the stream before it · `attn_in` what its attention reads, normed · `pattern` [batch head query
-key] · `z` [batch pos head d_head], what its heads gather · `attn` its attention's output · `resid_mid` the stream after
-that · `mlp_in` what its MLP reads, normed · `m` [batch pos d_mlp], its memories' coefficients · `mlp` its MLP's output ·
-`resid_post` the stream after it. Of the model: `final` the last stream *before* the final norm · `logits`.
+key] · `z` [batch pos head d_head], what its heads gather · `attn` its attention's output · `resid_mid` the stream
+between · `mlp_in` what its MLP reads, normed · `m` [batch pos d_mlp], its memories' coefficients · `mlp` its MLP's
+output · `resid_post` the stream after it. Of the model: `final` the last stream *before* the final norm · `logits`.
 """
 
 
