@@ -3,6 +3,7 @@
 Answers are told apart by which fields they have; the protocol names them beside (`worker/__main__.py`).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +16,7 @@ Value = float | tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that an Ask reads: a snapshot, content-addressed. `parts` are (source, text), such as (a note's path, its text)."""
+    """A text that an Ask reads: a snapshot, by content. `parts` are (source, text), such as (a note's path, its text)."""
 
     name: str
     sha256: str
@@ -194,14 +195,16 @@ _Crossing = Ask | Plan | Progress | Answer
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
-    return TypeAdapter(kind, config=config)
+    # in a tuple, for pydantic takes the configuration of a dataclass from what is around it
+    return TypeAdapter(tuple[kind], config=config)
 
 
 def encode(what: _Crossing) -> dict[str, Any]:
     """To plain JSON types: bytes as base64, numbers that are not finite as the strings NaN, Infinity, -Infinity."""
-    return cast(dict[str, Any], _adapter(cast(Any, type(what))).dump_python(what, mode="json"))
+    # by way of the text: straight to Python types, pydantic would leave a NaN as it is
+    return cast(dict[str, Any], json.loads(_adapter(cast(Any, type(what))).dump_json((what,)))[0])
 
 
 def decode(kind: Any, fields: Mapping[str, Any]) -> Any:
     """The inverse of `encode`; ValueError where the fields are not of that kind."""
-    return _adapter(kind).validate_python(fields)
+    return _adapter(kind).validate_python((fields,))[0]
