@@ -1,7 +1,7 @@
 """The door to a worker: start it, ask, follow, cancel, time out, start again.
 
-Requests and replies are JSON lines over the pipes of a process with its own process group; `worker/__main__.py` has their
-form. That the pipe ends is how a death is noticed.
+Requests and replies are JSON lines over the pipes of a process with its own process group; `worker/__main__.py` has
+their form. That the pipe ends is how a death is noticed.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from vaultlab.errors import NoteError, RunError
 from vaultlab.process import Death, Process
@@ -74,12 +74,12 @@ class Lab:
             return _quarantined(ask)
         for _ in range(_DEATHS):
             try:
-                call = self._send("run", ask, ask=encode(ask))
+                call = self._send("run", {"ask": encode(ask)}, ask=ask)
                 answer = self._follow(call, progress)
             except RunError as error:
                 return Failure(ask.id, "environment", error.message, error.hint)
             if not isinstance(answer, Death):
-                return answer
+                return cast(Answer, answer)
             if call.stop is not None:
                 return _stopped(ask, call)
             if answer.before_hello:
@@ -142,7 +142,9 @@ class Lab:
     def _start(self, command: Sequence[str]) -> Process:
         return Process(command, self._deliver)
 
-    def _send(self, do: str, ask: Ask | None = None, process: Process | None = None, **arguments: Any) -> _Call:
+    def _send(
+        self, do: str, arguments: Mapping[str, Any], *, ask: Ask | None = None, process: Process | None = None
+    ) -> _Call:
         with self._lock:
             if process is None:
                 if self._process is None or self._process.dead:
@@ -170,7 +172,7 @@ class Lab:
         self, process: Process | None, do: str, progress: Callable[[Progress], None] | None, **arguments: Any
     ) -> Any:
         for _ in range(_DEATHS):  # a run beside may have taken the worker with it
-            call = self._send(do, process=process, **arguments)
+            call = self._send(do, arguments, process=process)
             message = self._follow(call, progress)
             if not isinstance(message, Death):
                 return message
@@ -289,6 +291,6 @@ def _quarantined(ask: Ask) -> Failure:
     return Failure(
         ask.id,
         "environment",
-        f"This run of `{ask.experiment}` has taken the worker down {_DEATHS} times, so it is not tried again by itself.",
+        f"This run of `{ask.experiment}` has taken the worker down {_DEATHS} times; it is not tried again by itself.",
         "Change the block, or insist with `--id ID --force`. `vaultlab doctor` says where the log is.",
     )

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
@@ -21,6 +22,8 @@ import torch
 
 from vaultlab import __version__
 from vaultlab.errors import NoteError, VaultlabError
+from vaultlab.models import pull
+from vaultlab.models.entry import Entry
 from vaultlab.process import PROTOCOL
 from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, encode
 from vaultlab.worker.asked import entry
@@ -117,14 +120,34 @@ class Worker:
             "experiments": {name: asdict(entry(name, experiment)) for name, experiment in registry.items()},
         }
 
-    def _models(self, request: Request) -> Any:
-        raise NotImplementedError
+    def _models(self, request: Request) -> list[dict[str, Any]]:
+        name = request.get("name", "")
+
+        def say(doing: str) -> None:
+            self._reply(request["id"], "progress", encode(Progress(name, doing, 0, 1)))
+
+        match request["action"]:
+            case "list":
+                return [_listed(model) for model in pull.models_list()]
+            case "pull":
+                return [_listed(pull.pull(name, say))]
+            case "add":
+                return [_listed(pull.add(name, Path(request["path"]), say))]
+            case "find":
+                return [asdict(found) for found in pull.find(request.get("word", ""))]
+            case _:
+                pull.remove(name)
+                return []
 
     def _reply(self, id: int, kind: str, body: Any) -> None:
         line = json.dumps({"id": id, "is": kind, "body": body}, ensure_ascii=False).encode() + b"\n"
         with self._writing:
             while line:
                 line = line[os.write(self._out, line) :]
+
+
+def _listed(model: Entry) -> dict[str, Any]:
+    return {"sha256": model.sha256(), **model.model_dump(mode="json", exclude={"files", "converter", "source_sha256"})}
 
 
 def _threads() -> int:
