@@ -16,7 +16,7 @@ Value = float | tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that an Ask reads: a snapshot, by content. `parts` are (source, text), such as (a note's path, its text)."""
+    """A text that an Ask reads, by content. `parts` are (source, text), such as (a note's path, its text)."""
 
     name: str
     sha256: str
