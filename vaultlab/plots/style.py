@@ -20,6 +20,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure as Canvas
 from matplotlib.image import AxesImage
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from vaultlab.result import Figure
@@ -173,6 +174,14 @@ def token_axis(ax: Axes, axis: str, tokens: Sequence[str], most: int = 40) -> No
         ax.set_xticks(places, labels, rotation=90)
     else:
         ax.set_yticks(places, labels)
+
+
+def log_axis(ax: Axes, axis: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, its numbers written out (matplotlib would write mathtext)."""
+    getattr(ax, f"set_{axis}scale")("log")
+    line = ax.xaxis if axis == "x" else ax.yaxis
+    line.set_major_formatter(LogFormatter())
+    line.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
 
 
 def tiles(
