@@ -38,7 +38,7 @@ def read_block(text: str, at: Block) -> Block:
     return _Draft(at, root.entries).block()
 
 
-def _names(text: str) -> dict[str, str]:
+def _names(text: str) -> dict[str, Any]:
     """Experiment and id of a block whose YAML is broken, so that its result note can show the mistake."""
     lines = dict(re.findall(r"^(\w+):[ \t]*([a-z0-9][a-z0-9-]*)?[ \t]*$", text, re.MULTILINE))
     first = next(iter(lines), None)

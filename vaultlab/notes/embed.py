@@ -10,7 +10,7 @@ from vaultlab.notes.note import Embed
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _EMBED = re.compile(
-    r"!\[\[(?P<wiki>[^\[\]\n]+)\]\]|!\[[^\[\]]{0,2000}\]\(\s*(?:<(?P<angle>[^<>\n]*)>|(?P<plain>[^\s()]+))"
+    r"!\[\[(?P<wiki>[^\[\]\n]+)\]\]|!\[[^\[\]]{0,2000}\]\(\s*(?:<(?P<angle>[^<>\n]*)>|(?P<plain>[^\s()]+))[^()\n]*\)"
 )
 _FIGURE = re.compile(r"([a-z0-9-]+)\.[^/]+\.(svg|png)")
 
@@ -24,12 +24,18 @@ def embeds(body: str, first_line: int, code: tuple[tuple[int, int], ...]) -> Ite
         for number in range(start - first_line, end - first_line + 1):
             lines[number] = ""
     text = "\n".join(lines)
+    for embed, _ in targets(text, first_line):
+        yield embed
+
+
+def targets(text: str, first_line: int = 1) -> Iterator[tuple[Embed, str]]:
+    """Every embed in a text, with the characters that make it."""
     line, seen = first_line, 0
     for found in _EMBED.finditer(text):
         line, seen = line + text.count("\n", seen, found.start()), found.start()
         target = found["wiki"] or found["angle"] or found["plain"] or ""
         path, _, fragment = target.split("|")[0].rstrip("\\").partition("#")
-        yield Embed(path.strip(), fragment.strip(), line)
+        yield Embed(path.strip(), fragment.strip(), line), found[0]
 
 
 def result_of(embed: Embed, folder: str = "vaultlab") -> str | None:

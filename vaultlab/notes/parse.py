@@ -3,22 +3,15 @@
 import re
 from typing import Any, cast
 
-import frontmatter
-from frontmatter.default_handlers import BaseHandler
-
-from vaultlab.errors import NoteError
-from vaultlab.notes import yaml12
 from vaultlab.notes.block import RUNS, read_block
 from vaultlab.notes.embed import embeds
 from vaultlab.notes.fences import LINE_END, Fence, Outline, outline
 from vaultlab.notes.note import Block, Embed, Note, Problem, Run, from_json, to_json
+from vaultlab.notes.properties import Head, head
 from vaultlab.notes.sweep import expand
 
 __all__ = ["Block", "Embed", "Note", "Problem", "expand", "from_json", "may_have_blocks", "parse", "to_json"]
 
-_FRONTMATTER = re.compile(
-    r"\ufeff?---[ \t]*(?:\r\n|\r|\n)(?P<yaml>(?:.*?(?:\r\n|\r|\n))??)---[ \t]*(?:\r\n|\r|\n|\Z)", re.DOTALL
-)
 _FENCE = re.compile(r"(?:```|~~~)[`~]*[ \t]*vaultlab(?!\S)")
 
 
@@ -29,56 +22,22 @@ def may_have_blocks(text: str) -> bool:
 
 def parse(text: str) -> Note:
     """Read a note. It never fails: what cannot be read is among the note's or the block's problems."""
-    head = _FRONTMATTER.match(text)
-    body_at = head.end() if head else int(text.startswith("\ufeff"))
-    first_line = 1 + len(LINE_END.findall(text, 0, body_at))
-    properties, problems = _properties(head)
-    body = text[body_at:]
+    top = head(text)
+    body = text[top.body_at :]
+    found = outline(body, top.first_line)
     lines = LINE_END.split(text)
-    found = outline(body, first_line)
-    run, run_problems = _run(properties)
-    problems += run_problems
-    problems += _open_ends(found)
-    values = {name: node.value for name, (_, node) in properties.items()}
+    values = top.values
+    run, run_problem = _run(top)
+    problems = [problem for problem in (top.problem, run_problem) if problem] + _open_ends(found)
     return Note(
         properties=values,
         takes_part=_takes_part(values),
         run=run,
         defaults=_defaults(values),
         blocks=tuple(_block(fence, lines) for fence in found.fences if _is_ours(fence)),
-        embeds=tuple(embeds(body, first_line, found.code)),
+        embeds=tuple(embeds(body, top.first_line, found.code)),
         problems=tuple(problems),
     )
-
-
-class _Yaml12(BaseHandler):  # type: ignore[misc]  # python-frontmatter has no types
-    """python-frontmatter with YAML 1.2 as Obsidian reads it; what it gives are nodes, which know their lines."""
-
-    FM_BOUNDARY = re.compile("^---$", re.MULTILINE)  # asked for, but `head` has been split off already
-
-    def detect(self, text: str) -> bool:
-        return True
-
-    def split(self, text: str) -> tuple[str, str]:
-        return text, ""
-
-    def load(self, fm: str) -> dict[str, Any]:
-        node = yaml12.read(fm, 1, strict=False)
-        if node.value is not None and not isinstance(node.value, dict):
-            raise NoteError("The frontmatter is not a list of properties.", "Write `name: value` lines.", line=2)
-        return dict(node.entries)
-
-
-def _properties(head: re.Match[str] | None) -> tuple[dict[str, tuple[yaml12.Node, yaml12.Node]], list[Problem]]:
-    if head is None:
-        return {}, []
-    try:
-        # It strips what it is given, which would move the lines: a comment stands in for the opening `---`.
-        entries, _ = frontmatter.parse("#\n" + LINE_END.sub("\n", head["yaml"]), handler=_Yaml12())
-    except NoteError as error:
-        message = f"The properties at the top of this note cannot be read. {error.message}"
-        return {}, [Problem(error.line or 1, message, error.hint)]
-    return cast("dict[str, tuple[yaml12.Node, yaml12.Node]]", entries), []
 
 
 def _takes_part(properties: dict[str, Any]) -> bool:
@@ -93,17 +52,16 @@ def _is_tag(name: str) -> bool:
     return name.strip().removeprefix("#").casefold().split("/")[0] == "experiment"
 
 
-def _run(properties: dict[str, tuple[yaml12.Node, yaml12.Node]]) -> tuple[Run, list[Problem]]:
-    if "vaultlab-run" not in properties:
-        return "auto", []
-    key, node = properties["vaultlab-run"]
-    if node.value in RUNS:
-        return cast(Run, node.value), []
+def _run(top: Head) -> tuple[Run, Problem | None]:
+    if "vaultlab-run" not in top.entries:
+        return "auto", None
+    key, node = top.entries["vaultlab-run"]
     if node.value is None:
-        return "auto", []
-    return "auto", [
-        Problem(key.line, f"`vaultlab-run` is `{node.raw or node.value}`.", "It is auto, manual or frozen.", "run")
-    ]
+        return "auto", None
+    if node.value in RUNS:
+        return cast(Run, node.value), None
+    said = f"`vaultlab-run` is `{node.raw or node.value}`."
+    return "auto", Problem(key.line, said, "It is auto, manual or frozen.", "run")
 
 
 def _defaults(properties: dict[str, Any]) -> dict[str, Any]:

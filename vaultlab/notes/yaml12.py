@@ -192,7 +192,7 @@ class _Reader:
         if (
             link
             and link.end() == inner.end_mark.index
-            and any(isinstance(one.value, str) for one in items[0].items[:1])
+            and any(one.plain and isinstance(one.value, str) for one in items[0].items[:1])
         ):
             return Node(link[0], line, link[0])
         return Node([one.value for one in items], line, items=tuple(items))

@@ -1,0 +1,211 @@
+"""A page's parts, ready for the template: every string that is not ours is escaped here, every number is set."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from vaultlab.notes import digits, escape
+from vaultlab.notes.answer import Page
+from vaultlab.notes.history import setting
+from vaultlab.result import Judgement, Metric, Point
+
+_MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?"}
+_CARDS = {"supported": "success", "refuted": "failure", "undecided": "question", None: "note"}
+_SUBJECT = re.compile(r"\s*(?:<=|>=|!=|[=<>≤≥≠]|\b(?:between|rises|falls)\b)")
+LISTS = ("figures", "claims", "failed_checks")
+"""What the page's own record keeps as lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`align` has a `---` for each column of words, `---:` for one of numbers."""
+
+    head: tuple[str, ...]
+    align: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def context(page: Page, runs: Sequence[str]) -> dict[str, Any]:
+    """What templates/result.md.j2 fills in."""
+    figures = [
+        {
+            "name": re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-"),
+            "file": quote(shown.file),
+            "alt": escape.plain(shown.alt.replace("|", "/")),
+        }
+        for name, shown in page.figures.items()
+    ]
+    return {
+        "kind": _CARDS[page.verdict],
+        "title": escape.plain(page.title or page.id),
+        "figure": figures[0] if figures else None,
+        "lines": [one for one in (_findings(page), _broken(page), _ran(page)) if one],
+        "figures": figures,
+        "points": _points(page.points) if page.points else None,
+        "metrics": _metrics(page.metrics) if page.metrics else None,
+        "checks": _checks(page) if page.checks else None,
+        "claims": [_claim(one) for one in page.judgements],
+        "record": _record(page),
+        "facts": [("experiment", _version(page)), *_facts(page.provenance)],
+        "history": list(runs),
+    }
+
+
+def failed(page: Page, anchor: str) -> dict[str, Any]:
+    """What templates/error.md.j2 fills in; `anchor` is the callout's block id."""
+    assert page.error is not None
+    where = f"line {page.error.line} of " if page.error.line else ""
+    return {
+        "title": escape.plain(page.title or page.id),
+        "message": escape.sentence(page.error.message),
+        "hint": escape.sentence(page.error.hint),
+        "where": f"{where}{escape.link(page.note)}",
+        "anchor": anchor,
+    }
+
+
+def _findings(page: Page) -> str:
+    """The claims in a few words each; without claims, the headline numbers."""
+    if page.judgements:
+        return " · ".join(f"{_finding(one)} {_MARKS[one.verdict]}" for one in page.judgements)
+    shown = [metric for metric in page.metrics if metric.headline][:3]
+    return " · ".join(f"{escape.plain(one.name)} {digits.value(one.value)}{_unit(one)}" for one in shown)
+
+
+def _finding(one: Judgement) -> str:
+    subject = _SUBJECT.split(one.claim, maxsplit=1)[0].replace(" of ", " ")
+    why = digits.retyped(one.why)
+    first = subject.partition(" ")[0]
+    # `max loss`, decided by `max 0.3`, is not to say it twice.
+    return escape.plain(f"{subject} {why.removeprefix(f'{first} ')}")
+
+
+def _unit(metric: Metric) -> str:
+    return f" {escape.plain(metric.unit)}" if metric.unit else ""
+
+
+def _broken(page: Page) -> str:
+    names = [escape.plain(check.name) for check in page.checks if not check.ok]
+    return f"✗ A check failed, so these numbers cannot be relied on: {', '.join(names)}" if names else ""
+
+
+def _ran(page: Page) -> str:
+    """The line of parameters: with no daemon running, the only sign that a picture is old."""
+    asked = page.summary or " ".join(f"{name}={setting(value)}" for name, value in page.fields.items())
+    device = " ".join(str(page.provenance[name]) for name in ("device", "dtype") if name in page.provenance)
+    said = [escape.plain(asked or page.experiment), escape.plain(device), escape.link(page.note)]
+    return " · ".join(one for one in said if one)
+
+
+def _metrics(metrics: Iterable[Metric]) -> Table:
+    columns = {
+        "metric": [],
+        "value": [],
+        "unit": [],
+        "95 % interval": [],
+        "by chance": [],
+        "n": [],
+    }  # type: dict[str, list[str]]
+    for one in metrics:
+        columns["metric"].append(escape.plain(one.name))
+        columns["value"].append(digits.value(one.value))
+        columns["unit"].append(escape.plain(one.unit))
+        columns["95 % interval"].append(digits.span(*one.interval) if one.interval else "")
+        columns["by chance"].append("" if one.null is None else digits.show(one.null))
+        columns["n"].append("" if one.n is None else str(one.n))
+    return _table({name: cells for name, cells in columns.items() if any(cells)}, words=("metric", "unit"))
+
+
+def _points(points: Sequence[Point]) -> Table:
+    columns: dict[str, list[str]] = {}
+    for at, point in enumerate(points):
+        cells = {escape.plain(name): escape.plain(setting(value)) for name, value in point.fields.items()}
+        cells |= {escape.plain(metric.name): digits.value(metric.value) for metric in point.metrics}
+        cells["checks"] = "✓" if all(check.ok for check in point.checks) else "✗"
+        for name, cell in cells.items():
+            columns.setdefault(name, [""] * at).append(cell)
+        for column in columns.values():
+            column.extend([""] * (at + 1 - len(column)))
+    columns["checks"] = columns.pop("checks")
+    return _table(columns, words=("checks",))
+
+
+def _checks(page: Page) -> Table:
+    columns: dict[str, list[str]] = {"": [], "check": [], "residual": [], "limit": [], "what it says": []}
+    for check in page.checks:
+        cells = ("✓" if check.ok else "✗", escape.plain(check.name), digits.show(check.residual))
+        for column, cell in zip(
+            columns.values(), (*cells, digits.show(check.limit), escape.plain(check.help)), strict=True
+        ):
+            column.append(cell)
+    return _table({name: cells for name, cells in columns.items() if any(cells)}, words=("", "check", "what it says"))
+
+
+def _table(columns: Mapping[str, Sequence[str]], words: Sequence[str]) -> Table:
+    align = tuple("---" if name in words else "---:" for name in columns)
+    return Table(tuple(columns), align, tuple(zip(*columns.values(), strict=True)))
+
+
+def _claim(one: Judgement) -> str:
+    said = f"{_MARKS[one.verdict]} {escape.plain(one.claim)}: {one.verdict}, {escape.plain(digits.retyped(one.why))}"
+    return f"{said} ({escape.plain(one.note)})" if one.note else said
+
+
+def _version(page: Page) -> str:
+    version = page.provenance.get("version")
+    return escape.plain(f"{page.experiment}, version {version}" if version else page.experiment)
+
+
+def _facts(provenance: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for name, value in provenance.items():
+        if name == "version":
+            continue
+        if isinstance(value, Mapping):
+            for inner, what in value.items():
+                yield f"{_words(name)}: {escape.plain(str(inner))}", escape.plain(_fact(what))
+        else:
+            yield _words(name), escape.plain(_fact(value))
+
+
+def _words(name: str) -> str:
+    return escape.plain(name.replace("_", " "))
+
+
+def _fact(value: Any) -> str:
+    # Not cut to four digits: versions and seeds are no measurements.
+    if isinstance(value, Mapping) and {"name", "sha256"} <= set(value):
+        return f"{value['name'] or 'as written'} (sha256 {str(value['sha256'])[:12]})"
+    return setting(value) if isinstance(value, float | bool | Mapping | list | tuple) else escape.line(str(value))
+
+
+def _record(page: Page) -> str:
+    """What the page keeps for vaultlab itself, as YAML that reads well: fields, claims with verdicts, hashes, files."""
+    texts = page.provenance.get("texts")
+    hashes = {name: one["sha256"] for name, one in texts.items()} if isinstance(texts, Mapping) else {}
+    version = page.provenance.get("version")
+    lines = [f"version: {version}"] if isinstance(version, int) else []
+    for name, said in (("fields", page.fields), ("texts", hashes)):
+        lines += [f"{name}:"] * bool(said) + [f"  {_json(key)}: {_json(value)}" for key, value in said.items()]
+    lists = {
+        "figures": [shown.file for shown in page.figures.values()],
+        "claims": [f"{one.claim}: {one.verdict}" for one in page.judgements],
+        "failed_checks": [check.name for check in page.checks if not check.ok],
+    }
+    for name in LISTS:
+        lines += [f"{name}:"] * bool(lists[name]) + [f"  - {_json(item)}" for item in lists[name]]
+    return "\n".join(lines)
+
+
+def _json(value: Any) -> str:
+    """JSON, which is YAML too: a name as it is, and any character that YAML cannot hold as its number."""
+    if isinstance(value, str) and re.fullmatch(r"[a-z][a-z_]+", value) and value not in ("true", "false", "null"):
+        return value
+    dumped = json.dumps(value, ensure_ascii=False, default=list)
+    return "".join(f"\\u{ord(one):04x}" if unicodedata.category(one) in _UNSAFE else one for one in dumped)
+
+
+_UNSAFE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
