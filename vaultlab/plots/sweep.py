@@ -11,6 +11,7 @@ from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas
 from vaultlab.result import Metric, Point
 
 _LEGEND = 8
+_TOLD = 3
 
 
 class _Spot(NamedTuple):
@@ -114,7 +115,7 @@ def _alt(name: str, said: str, along: str, series: Mapping[str, Sequence[_Spot]]
     ends = [
         f"{f'for {label} ' if label else ''}{spots[0].value:.4g} at {along} {spots[0].x}"
         f" and {spots[-1].value:.4g} at {spots[-1].x}"
-        for label, spots in list(series.items())[:_LEGEND]
+        for label, spots in list(series.items())[:_TOLD]
     ]
-    more = f"; {len(series) - _LEGEND} further lines" if len(series) > _LEGEND else ""
+    more = f"; {len(series) - _TOLD} further lines" if len(series) > _TOLD else ""
     return f"{name} ({said.rstrip('.')}) against {along}: {'; '.join(ends)}{more}."

@@ -168,6 +168,7 @@ def main() -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_threads())
     Worker(Runner(), sys.stdin.buffer, out).serve()
+    os._exit(0)  # to take torch down in order would take longer than most runs
 
 
 if __name__ == "__main__":

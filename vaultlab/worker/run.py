@@ -277,7 +277,8 @@ def _swept(journey: _Journey, results: Sequence[Result]) -> Result:
     )
     course.prefix = ""
     course.report("drawing", 0, 1)
-    helps = {quantity.name: quantity.help for quantity in it.experiment.metrics if quantity.headline}
+    measured = {metric.name for point in points for metric in point.metrics}
+    helps = {q.name: q.help for q in it.experiment.metrics if q.headline and q.name in measured}
     figures = {name: render(sweep.lines(name, said, points)) for name, said in helps.items()}
     latest = max((result.provenance for result in results), key=lambda facts: str(facts["computed"]))
     facts = {**latest, "seconds": round(sum(result.provenance["seconds"] for result in results), 3)}
