@@ -22,7 +22,7 @@ Parser = Callable[[str], dict[str, Any] | None]
 _FORMAT = 1
 _PAUSE_S = 0.05
 _SIGNS = (b"vaultlab", b"v\0a\0u\0l\0t\0l\0a\0b")
-"""Every note that takes part has this word, in its fence if nowhere else; in UTF-16 too, to say that it must be UTF-8."""
+"""Every note that takes part has this word, in its fence if nowhere else; in UTF-16 it is told to be UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,8 +158,7 @@ def lock(root: Path, wait_s: float) -> Iterator[None]:
     holder = folder / "holder"
     held = FileLock(folder / "lock")
     try:
-        with in_words(folder, "locked"):
-            held.acquire(timeout=wait_s)
+        held.acquire(timeout=wait_s)
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "it has not said which"
         message = f"Another vaultlab is at work in this vault ({who})."
