@@ -216,7 +216,9 @@ def _wanted(arm: Mapping[str, Any]) -> str:
 
 
 def _bounds(arm: Mapping[str, Any]) -> str:
-    low, high = arm.get("minimum"), arm.get("maximum")
+    # behind a validator of its own, a type's bounds are called `ge` and `le`, beside those of the field
+    low = max((arm[name] for name in ("minimum", "ge") if name in arm), default=None)
+    high = min((arm[name] for name in ("maximum", "le") if name in arm), default=None)
     above, below = arm.get("exclusiveMinimum"), arm.get("exclusiveMaximum")
     if low is not None and high is not None:
         return f" from {low} to {high}"

@@ -228,7 +228,7 @@ def _words(known: Entry, name: str, problem: ErrorDetails) -> tuple[str, str]:
         return f"`{known.name}` has no field `{name}`.", hint
     schema = known.fields[name]
     takes = f"It takes {wanted(schema)}."
-    shown = canonical(value) if not isinstance(value, str) else f"`{value}`"
+    shown = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else f"`{value}`"
     if value in _BROKEN_NUMBERS or kind == "finite_number":
         return f"`{name}` is {shown}, which is not a number.", takes
     if isinstance(value, list) and len(problem["loc"]) == 1 and kind.endswith("_type") and "list" not in takes:
@@ -239,12 +239,12 @@ def _words(known: Entry, name: str, problem: ErrorDetails) -> tuple[str, str]:
         near = nearest(str(value), [str(choice) for choice in schema.get("enum", ())])
         return f"`{name}` cannot be {shown}.", (f"Did you mean `{near}`? " if near else "") + takes
     if kind == "value_error":
-        return f"`{name}` is {shown}: {_sentence(problem['msg'])}", takes
-    if schema.get("kind") == "head" and isinstance(value, int | float):
+        return f"`{name}` is {shown}. {_sentence(problem['msg'])}", takes
+    if name in known.of_kind("head") and isinstance(value, int | float):
         return f"`{name}` is {shown}, which is a number.", "A head is written L17H10: layer 17, head 10."
     return f"`{name}` cannot be {shown}.", takes
 
 
 def _sentence(message: str) -> str:
     text = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return text if text.endswith(".") else f"{text}."
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
