@@ -1,5 +1,6 @@
 """One Ask from its fields to its Answer: look in the store, compute, measure, verify, draw."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -197,7 +198,7 @@ class Runner:
         if not run.point:
             journey.course.report("drawing", 0, 1)
             figures = {name: render(drawing) for name, drawing in experiment.draw(spec, out).items()}
-            data = dict(experiment.data(spec, out)) if experiment.data else {}
+            data = json.loads(json.dumps(experiment.data(spec, out))) if experiment.data else {}
             view = journey.look
         result = Result("", run.key, False, metrics, checks, figures, data=data, provenance=written)
         self._keep(run.key, view, result)
@@ -305,8 +306,9 @@ def _worst(checks: Iterable[Check]) -> tuple[Check, ...]:
 
 def _strain(check: Check) -> float:
     """How much of its limit a check has used up; a NaN more than any number."""
-    strain = check.residual / check.limit if check.limit else check.residual * math.inf
-    return math.inf if math.isnan(strain) and not check.ok else strain
+    if not check.limit or math.isnan(check.residual):
+        return 0.0 if check.ok else math.inf
+    return check.residual / check.limit
 
 
 def _stopped(ask: Ask, stopped: Stopped) -> Failure:
