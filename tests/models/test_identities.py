@@ -1,4 +1,4 @@
-"""The algebra of transformers, on tiny random models whose every bias and gain counts; with the wrong ways, which fail."""
+"""The algebra of transformers, on tiny random models whose every bias and gain counts; the wrong ways must fail."""
 
 import copy
 from dataclasses import replace

@@ -47,15 +47,16 @@ def tokenize(
 
 def one_token(tokenizer: Any, word: str) -> int:
     """The id of a word that is one token, tried with a leading space first. Raises NoteError for what is not."""
+    if not word:
+        raise NoteError("A word is asked for, and there is none.", "Write one that is a single token.")
     tries = [word] if word.startswith(" ") else [" " + word, word]
     for text in tries:
-        ids = _encode(tokenizer, text, False)["input_ids"] if text else []
+        ids = _encode(tokenizer, text, False)["input_ids"]
         if len(ids) == 1:
             return int(ids[0])
-    pieces = " ".join(strings(tokenizer, _encode(tokenizer, tries[0], False)["input_ids"])) if word else ""
+    pieces = " ".join(strings(tokenizer, _encode(tokenizer, tries[0], False)["input_ids"]))
     raise NoteError(
-        f"`{word}` is not one token of this model" + (f" but several: {pieces}" if pieces else "") + ".",
-        "Take a shorter or more common word.",
+        f"`{word}` is not one token of this model but several: {pieces}", "Take a shorter or more common word."
     )
 
 

@@ -47,7 +47,7 @@ def rebuild(model: Model, ids: Int[Tensor, "batch pos"], *, folded: bool) -> Ite
     In float32, one layer at a time. `folded` has the norms' gains and biases in the readers' weights, not in the norms.
     """
     wide = torch.float32
-    stream = parts.embedding(model)(ids).to(wide)
+    stream = parts.embedding(model)(ids, wide)
     for layer in range(model.shape.layers):
         attention, norm = parts.attention(model, layer, wide), parts.attn_norm(model, layer, wide)
         mlp, mlp_norm = parts.mlp(model, layer, wide), parts.mlp_norm(model, layer, wide)

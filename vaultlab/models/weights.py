@@ -222,9 +222,13 @@ class Embedding:
     W_E: Float[Tensor, "d_vocab d_model"]
     W_pos: Float[Tensor, "context d_model"] | None = None
 
-    def __call__(self, ids: Int[Tensor, "*batch pos"]) -> Float[Tensor, "*batch pos d_model"]:
-        rows = self.W_E[ids]
-        return rows if self.W_pos is None else rows + self.W_pos[: ids.shape[-1]]
+    def __call__(
+        self, ids: Int[Tensor, "*batch pos"], dtype: torch.dtype | None = None
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """The stream's start. `dtype` upcasts the rows that are taken, not the whole table."""
+        dtype = dtype or self.W_E.dtype
+        rows = self.W_E[ids].to(dtype)
+        return rows if self.W_pos is None else rows + self.W_pos[: ids.shape[-1]].to(dtype)
 
 
 @dataclass(frozen=True)
