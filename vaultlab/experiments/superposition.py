@@ -371,7 +371,8 @@ def _draw_gram(out: Out) -> Drawing:
             for (row, col), value in np.ndenumerate(cells):
                 if np.isfinite(value):
                     ink = "white" if abs(value) > 0.6 * most else "black"
-                    ax.text(col, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=10)
+                    shown = f"{round(float(value), 2) + 0:.2f}".replace("-", "−")
+                    ax.text(col, row, shown, ha="center", va="center", color=ink, fontsize=11)
     off = gram - gram.diag().diag()
     return Drawing(
         figure,

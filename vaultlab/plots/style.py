@@ -47,6 +47,7 @@ _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: a font of the machine would change the bytes
     "font.size": 12.0,
     "axes.titlesize": 12.0,
+    "figure.titlesize": 12.0,
     "axes.labelsize": 12.0,
     "xtick.labelsize": 11.0,
     "ytick.labelsize": 11.0,
@@ -118,7 +119,7 @@ def _cells(figure: Canvas) -> int:
     return sum(int(np.prod(image.get_size())) for image in figure.findobj(AxesImage))
 
 
-_SPACES = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}
+_SPACES = {" ": "·", "\n": "↵", "\t": "⇥"}
 
 
 def visible(text: str) -> str:
@@ -180,8 +181,15 @@ def log_axis(ax: Axes, axis: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, its numbers written out (matplotlib would write mathtext)."""
     getattr(ax, f"set_{axis}scale")("log")
     line = ax.xaxis if axis == "x" else ax.yaxis
-    line.set_major_formatter(LogFormatter())
-    line.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+    line.set_major_formatter(_Plain())
+    line.set_minor_formatter(_Plain(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+
+
+class _Plain(LogFormatter):
+    """Labels where LogFormatter would have them, as 0.01 rather than 1e-02."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def tiles(

@@ -89,7 +89,7 @@ def _space(models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: 
     """Turned so that the longest directions come first, then seen along each axis; the sisters are left out."""
     model = models[0] @ np.linalg.svd(models[0])[2].T
     reach = _reach([model])
-    with canvas(1, 3, height=2.75) as (figure, axes):
+    with canvas(1, 3, height=2.5) as (figure, axes):
         for ax, pair in zip(axes[0], ([0, 1], [0, 2], [1, 2]), strict=True):
             _frame(ax, reach, f"principal axis {pair[0] + 1}", f"principal axis {pair[1] + 1}")
             _arrows(ax, (0, 0), model[:, pair], kept[0], 2.2)
