@@ -91,13 +91,17 @@ def test_text_files_go_by_the_owners_names():
         ("a.md", [], False),
         ("aXmd", ["a.md"], False),
         ("Cafe\u0301/a.md", ["Caf\u00e9/**"], True),
-        ("private/a.md", ["**"], False),
-        ("x/Private/y/a.md", ["**"], False),
-        ("x/private.md", ["**"], True),
     ],
 )
-def test_notes_that_may_be_quoted(path, globs, expected):
-    assert trust.searchable(path, {}, globs) == expected
+def test_notes_that_may_be_searched(path, globs, expected):
+    assert trust.listed(path, globs) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("private/a.md", False), ("x/Private/y/a.md", False), ("x/private.md", True)]
+)
+def test_private_folders_are_not_quoted(path, expected):
+    assert trust.public(path, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_notes_that_may_be_quoted(path, globs, expected):
     ],
 )
 def test_drafts_and_unpublished_notes_are_not_quoted(frontmatter, expected):
-    assert trust.searchable("a.md", frontmatter, ["**"]) == expected
+    assert trust.public("a.md", frontmatter) == expected
 
 
 @pytest.fixture

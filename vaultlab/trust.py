@@ -41,15 +41,15 @@ def text_file(name: str, named: Mapping[str, Path]) -> Path:
     raise NoteError(f"No text file is called `{name}` on this machine.", mend)
 
 
-def searchable(path: str, frontmatter: Mapping[str, Any], globs: Collection[str]) -> bool:
-    """Whether a note may be quoted in another's result: on the owner's list, and neither private nor a draft.
+def listed(path: str, globs: Collection[str]) -> bool:
+    """Whether the owner lets this note be searched. `*` and `?` stay within a folder, `**` goes through folders."""
+    return any(re.fullmatch(_pattern(_plain(glob)), _plain(path)) for glob in globs)
 
-    In a glob `*` and `?` stay within a folder's name, `**` goes through folders.
-    """
-    plain = _plain(path)
-    if "private" in plain.split("/")[:-1] or _says(frontmatter, "publish", False) or _says(frontmatter, "draft", True):
-        return False
-    return any(re.fullmatch(_pattern(_plain(glob)), plain) for glob in globs)
+
+def public(path: str, frontmatter: Mapping[str, Any]) -> bool:
+    """Whether a note may be quoted in another's result: no draft, not kept from publishing, not in `private/`."""
+    folders = _plain(path).split("/")[:-1]
+    return not ("private" in folders or _says(frontmatter, "publish", False) or _says(frontmatter, "draft", True))
 
 
 def _plain(path: str) -> str:

@@ -122,6 +122,17 @@ def test_a_configuration_behind_a_link_out_of_the_vault(vault, owner, tmp_path):
     assert "out of the vault" in config.problems[0]
 
 
+@pytest.mark.parametrize("folder", ["vaultlab", "Lab/results"])
+def test_a_results_folder_behind_a_link_out_of_the_vault(vault, owner, tmp_path, folder):
+    """There is nowhere to write then, so nothing is written."""
+    if folder != "vaultlab":
+        in_vault(vault, f'folder = "{folder}"')
+    (tmp_path / "elsewhere/results").mkdir(parents=True)
+    (vault / folder.split("/")[0]).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NoteError, match="out of the vault"):
+        load(vault, owner)
+
+
 def test_what_the_owner_says(vault, owner, tmp_path):
     (owner / "config.toml").write_text(
         'device = "cuda"\nmodels = ["a", "org/b"]\nsearch = ["Ideas/**"]\ntemplates = "mine"\n'

@@ -70,9 +70,13 @@ class Locked:
 
 
 def load(root: Path, owner: Path) -> Config:
-    """The configuration of the vault at `root`; `owner` is the owner's folder (places.config_dir())."""
+    """The configuration of the vault at `root`; `owner` is the owner's folder (places.config_dir()).
+
+    NoteError where the results folder is a link out of the vault: there is nowhere to write then.
+    """
     problems: list[str] = []
     found = {**_of_owner(owner, problems), **_of_vault(root, owner, problems)}
+    inside(root, found.get("folder", Config().folder))
     return Config(**found, ignored=_obsidian_ignores(root, problems), problems=tuple(problems))
 
 

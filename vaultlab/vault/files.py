@@ -1,4 +1,4 @@
-"""Find, read, and write without losing a byte."""
+"""Read and write without losing a byte."""
 
 import errno
 import hashlib
@@ -9,7 +9,6 @@ import signal
 import stat
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -32,17 +31,6 @@ SETTLED_S = 2.0
 _PAUSE_S = 0.05
 _LOOKS = 8
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_CONFLICT = re.compile(r"\.sync-conflict-\d{8}-\d{6}|\([^)]*conflicted copy[^)]*\)|\(case conflict", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A Markdown file of the vault: its vault-relative path with `/`, as it is on the disk, and what stat says."""
-
-    path: str
-    mtime_ns: int
-    size: int
-    inode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,58 +60,6 @@ class Read:
 
 class HalfWritten(OSError):
     """A write broke off and could not be undone: the journal must keep what it knows."""
-
-
-def same_name(path: str) -> str:
-    """A path in the form in which paths are compared."""
-    return unicodedata.normalize("NFC", path).casefold()
-
-
-def find(root: Path, folder: str, ignored: Callable[[str], bool]) -> tuple[list[Found], dict[str, str]]:
-    """Every note of the vault and every page in the results folder; and path → sentence for what cannot be looked at.
-
-    Hidden folders (`.obsidian`, `.trash`), links, excluded files, sync-conflict copies and the folders within the
-    results folder are passed over.
-    """
-    found: list[Found] = []
-    problems: dict[str, str] = {}
-    own = same_name(folder)
-    waiting = [""]
-    while waiting:
-        base = waiting.pop()
-        in_own = same_name(base.rstrip("/")) == own
-        try:
-            entries = list(os.scandir(root / base))
-        except FileNotFoundError:
-            if not base:
-                raise VaultError(f"There is no vault at {root}.", "Check the path.") from None
-            continue
-        except OSError as error:
-            problems[base.rstrip("/") or "."] = f"This folder could not be opened: {error.strerror}."
-            continue
-        for entry in entries:
-            path = base + entry.name
-            if entry.name.startswith(".") or entry.is_symlink():
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                if not in_own:
-                    waiting.append(path + "/")
-            elif entry.name[-3:].lower() == ".md" and entry.is_file(follow_symlinks=False):
-                if not path.isprintable() and not _is_text(path):
-                    problems[ascii(path)[1:-1]] = "The name of this file is not UTF-8; rename it."
-                elif not _CONFLICT.search(entry.name) and (in_own or not ignored(path)):
-                    with suppress(FileNotFoundError):
-                        info = entry.stat(follow_symlinks=False)
-                        found.append(Found(path, info.st_mtime_ns, info.st_size, info.st_ino))
-    return found, problems
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def look(path: Path) -> Look | None:
@@ -173,6 +109,20 @@ def steady(path: Path) -> Look:
             if now is not None and (now.settled or (seen is not None and seen.content == now.content)):
                 return now
             seen = now
+            time.sleep(_PAUSE_S)
+    raise VaultError(f"{path.name} is being written by another program.", "It is tried again later.")
+
+
+def look_again(path: Path) -> bytes | None:
+    """What stands at a path of ours now; None where nothing does. VaultError if it is being written."""
+    with in_words(path, "read"):
+        for _ in range(_LOOKS):
+            try:
+                now = look(path)
+            except FileNotFoundError:
+                return None
+            if now is not None:
+                return now.content
             time.sleep(_PAUSE_S)
     raise VaultError(f"{path.name} is being written by another program.", "It is tried again later.")
 
@@ -286,11 +236,7 @@ def replace(path: Path, content: bytes, ours: Callable[[bytes], bool] | None = N
     `ours` looks at the bytes that stand there: if they are not, a NoteError says so and the file stays.
     """
     with in_words(path, "written"):
-        try:
-            now = look(path)
-            there = now.content if now else path.read_bytes()
-        except FileNotFoundError:
-            there = None
+        there = look_again(path)
         if there is not None and ours is not None and not ours(there):
             mend = "Give the block another `id`, or move that file elsewhere."
             raise NoteError(f"{path.name} is a file of yours; it is not overwritten.", mend, field="id")

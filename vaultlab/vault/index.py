@@ -13,7 +13,8 @@ from typing import Any
 
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.vault.config import Config
-from vaultlab.vault.files import Found, Look, decode, find, look, replace, same_name, steady
+from vaultlab.vault.files import Look, decode, look, replace, steady
+from vaultlab.vault.find import Found, find, same_name
 from vaultlab.vault.journal import home, made
 
 Parser = Callable[[str], dict[str, Any] | None]
