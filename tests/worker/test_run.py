@@ -141,7 +141,7 @@ def test_time_is_the_owner_s(runner: Runner) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "said"),
-    [(Limits(memory_bytes=1000), "about 4e-05 GB of memory"), (Limits(time_s=0.001), "about 0 s; a run may take 0 s")],
+    [(Limits(memory_bytes=1000), "about 0.04 MB of memory"), (Limits(time_s=0.001), "about 0 s; a run may take 0 s")],
 )
 def test_what_would_pass_the_limits_is_refused_before_it_starts(runner: Runner, limits: Limits, said: str) -> None:
     answer = run(runner, {"n": 10_000}, limits=limits)

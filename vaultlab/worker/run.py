@@ -16,7 +16,7 @@ from vaultlab.models.entry import read_entry
 from vaultlab.models.load import Model, free_memory, read_shape
 from vaultlab.plots import sweep
 from vaultlab.plots.style import render
-from vaultlab.result import Answer, Ask, Check, Failure, Plan, Point, Progress, Refusal, Result
+from vaultlab.result import Answer, Ask, Check, Failure, Figure, Plan, Point, Progress, Refusal, Result
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
 from vaultlab.worker.course import (
     Course,
@@ -194,7 +194,9 @@ class Runner:
         experiment, spec = journey.asked.experiment, run.spec
         journey.course.report("measuring", 0, 1)
         metrics, checks = tuple(experiment.measure(spec, out)), tuple(experiment.verify(spec, out))
-        figures, data, view = {}, {}, f"{journey.look}-numbers"
+        figures: dict[str, Figure] = {}
+        data: dict[str, Any] = {}
+        view = f"{journey.look}-numbers"
         if not run.point:
             journey.course.report("drawing", 0, 1)
             figures = {name: render(drawing) for name, drawing in experiment.draw(spec, out).items()}
@@ -331,7 +333,7 @@ def _no_memory(course: Course) -> RunError:
 
 
 def _gb(count: int) -> str:
-    return f"{count / 1e9:.2g} GB" if count < 1e11 else f"{count / 1e9:.0f} GB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.2g} MB"
 
 
 def _time(seconds: float) -> str:
