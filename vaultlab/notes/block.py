@@ -7,8 +7,9 @@ from typing import Any
 
 from vaultlab.errors import NoteError
 from vaultlab.notes.note import Block, Problem
+from vaultlab.notes.scalar import Node
 from vaultlab.notes.sweep import MAX_POINTS, span
-from vaultlab.notes.yaml12 import Node, read
+from vaultlab.notes.yaml12 import read
 
 RUNS = ("auto", "manual", "frozen")
 SHOWN = ("result", "figure", "none")

@@ -23,7 +23,7 @@ _ID = re.compile(r"(?:^|\s)\^([A-Za-z0-9-]+)\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A text value, understood. `path`: a note, folder or file (empty: this note); `fragment`: a heading or `^block`."""
+    """A text value, understood. `path`: a note, folder or file (empty: this note); `fragment`: heading or `^block`."""
 
     kind: Kind
     path: str = ""
@@ -69,7 +69,7 @@ def prose(text: str, note: Note, folder: str = "vaultlab") -> str:
     for block in note.blocks:
         inside = range(block.start - top.first_line, block.end - top.first_line + 1)
         lines[inside.start : inside.stop] = [""] * len(inside)
-    kept = []
+    kept: list[str] = []
     for number, line in enumerate(lines):
         shown = line if number in code else _COMMENT.sub("", line)
         if number not in code and _is_ours(shown, folder):

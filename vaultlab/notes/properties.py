@@ -11,7 +11,8 @@ from frontmatter.default_handlers import BaseHandler
 from vaultlab.errors import NoteError
 from vaultlab.notes.fences import LINE_END
 from vaultlab.notes.note import Problem
-from vaultlab.notes.yaml12 import Node, read
+from vaultlab.notes.scalar import Node
+from vaultlab.notes.yaml12 import read
 
 _HEAD = re.compile(
     r"\ufeff?---[ \t]*(?:\r\n|\r|\n)(?P<yaml>(?:.*?(?:\r\n|\r|\n))??)---[ \t]*(?:\r\n|\r|\n|\Z)", re.DOTALL

@@ -1,13 +1,12 @@
 """YAML 1.2, core schema, with the line and the raw text of everything: what frontmatter and blocks are read with.
 
-ruamel's parser gives the events. The scalars are resolved here, because a note needs to know what the author typed
-(`007`, `17.10`, `[[Note]]`), which a constructed value no longer says; and there are no time stamps.
+ruamel's parser gives the events. They are put together here, because a note needs to know what the author typed
+(`007`, `17.10`, `[[Note]]`), which a constructed value no longer says.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -25,58 +24,31 @@ from ruamel.yaml.events import (
 )
 
 from vaultlab.errors import NoteError
+from vaultlab.notes.scalar import Node, scalar
+from vaultlab.notes.simple_yaml import read_simple
 
 DEPTH = 16
 _QUOTE = "If it is meant as text, put quotes around it, or write it under a `|`."
-_WORDS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_INT = re.compile(r"[-+]?[0-9]+")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEX = re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+# What ruamel says, and the same for an author.
+_BROKEN = (
+    (
+        "mapping values are not allowed",
+        "There is a second `: ` in this line, which YAML takes for a second key.",
+        _QUOTE,
+    ),
+    ("character '\\t'", "A tab stands where YAML wants spaces.", "Indent with spaces."),
+    ("block scalar", "YAML takes a `>` or `|` at the start for the opening of a long text.", _QUOTE),
+    ("flow", "A `[` or `{` in this line has no end of its own.", f"Close it. {_QUOTE}"),
+    (
+        "quoted scalar",
+        "A quotation mark in this line has no end of its own.",
+        "Close it, or use the other kind, ' or \".",
+    ),
+    ("expected <block end>", "Something stands behind the end of a value, or the line is indented otherwise.", _QUOTE),
+    ("could not find expected ':'", "This line has no `: `.", "Write `name: value`."),
+    ("cannot start any token", "YAML gives the sign at the start of this value a meaning of its own.", _QUOTE),
+)
 _WIKILINK = re.compile(r"\[\[[^\[\]\n]+\]\]")
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A value with its 1-based line, its text as typed (scalars, wikilinks), and whether it was typed without quotes.
-
-    `value` is a plain JSON value; `items` are a list's or a mapping's own nodes; `after` is a comment that cut a text.
-    """
-
-    value: Any
-    line: int
-    raw: str = ""
-    plain: bool = False
-    after: str = ""
-    items: tuple["Node", ...] = ()
-    entries: dict[str, tuple["Node", "Node"]] = field(default_factory=dict)
-
-
-def scalar(text: str) -> Any:
-    """A plain scalar by YAML 1.2's core schema: `012` is 12, `on` and `22:30` are texts.
-
-    >>> scalar("012"), scalar("1e-4"), scalar("on"), scalar("2024-01-01")
-    (12, 0.0001, 'on', '2024-01-01')
-    """
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INT.fullmatch(text):
-        # Beyond this Python refuses to convert at all, and no field counts that high.
-        return int(text) if len(text) <= 300 else float(text)
-    if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
-    if _HEX.fullmatch(text):
-        return int(text[2:], 16)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if special := _SPECIAL.fullmatch(text):
-        return float(special[1] + "inf") if special[2] else float("nan")
-    return text
 
 
 def read(text: str, first_line: int, *, strict: bool) -> Node:
@@ -85,6 +57,11 @@ def read(text: str, first_line: int, *, strict: bool) -> Node:
     `strict` refuses tags, anchors and aliases: a block needs none, and a bomb is made of them. Otherwise (frontmatter)
     a tag is passed over and an alias may stand for a scalar. NoteError, with its line, for anything that is not YAML.
     """
+    return read_simple(text, first_line) or read_full(text, first_line, strict=strict)
+
+
+def read_full(text: str, first_line: int, *, strict: bool) -> Node:
+    """The same by way of the parser, whatever the document."""
     return _Reader(text, first_line, strict).document()
 
 
@@ -125,16 +102,11 @@ class _Reader:
     def broken(self, broken: MarkedYAMLError) -> NoteError:
         mark = broken.problem_mark or broken.context_mark
         line = self.first_line + (mark.line if mark else 0)
-        problem = str(broken.problem)
-        if "mapping values are not allowed" in problem:
-            return NoteError(
-                "There is a second `: ` in this line, which YAML takes for a second key.", _QUOTE, line=line
-            )
-        if "'\\t'" in problem:
-            return NoteError("A tab stands where YAML wants spaces.", "Indent with spaces.", line=line)
-        if "block scalar" in str(broken.context):
-            return NoteError("YAML takes a `>` or `|` at the start for the opening of a long text.", _QUOTE, line=line)
-        return NoteError(f"YAML cannot read this line: {problem}.", _QUOTE, line=line)
+        said = f"{broken.context}: {broken.problem}"
+        for words, message, hint in _BROKEN:
+            if words in said:
+                return NoteError(message, hint, line=line)
+        return NoteError("YAML cannot read this line.", _QUOTE, line=line)
 
     def node(self, event: Event, depth: int) -> Node:
         if depth > DEPTH:
@@ -210,6 +182,8 @@ class _Reader:
                     f"`{key.raw}` stands here a second time; the first is on line {first}.",
                     "Keep one of the two.",
                 )
-            entries[key.raw] = key, self.node(next(self.events), depth + 1)
+            value = self.node(next(self.events), depth + 1)
+            # The parser finds nothing only on the next line.
+            entries[key.raw] = key, replace(value, line=key.line) if value.plain and not value.raw else value
         values = {name: value.value for name, (_, value) in entries.items()}
         return Node(values, self.first_line + event.start_mark.line, entries=entries)
