@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 export VAULTLAB_WILD_NOTES ?=
 
-.PHONY: demo test test-long check bench model golden sample clean
+.PHONY: demo test test-long check bench model clean
 .DEFAULT_GOAL := demo
 
 # A torch that is in .venv already stays, whatever its build; the pins hold for everything else.
@@ -21,8 +21,16 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 model: $(BIN)/.installed
 	$(BIN)/vaultlab models pull smollm2-135m
 
+# A demo-vault that is there already keeps what you changed in it. A claim that does not hold (exit code 1) is an answer too.
 demo: model
-	$(BIN)/python sample-vault/.demo.py
+	@begun=$$(date +%s); \
+	if [ -d demo-vault ]; then echo "demo-vault is there already: rendering it as it is."; \
+	else mkdir demo-vault && tar -C sample-vault --exclude=./vaultlab -cf - . | tar -C demo-vault -xf -; fi; \
+	$(BIN)/vaultlab render demo-vault || [ $$? -eq 1 ] || exit 1; \
+	line=$$(grep -n '^sparsity: 95%' demo-vault/Superposition.md | cut -d: -f1); \
+	echo; \
+	echo "Done in $$(( $$(date +%s) - begun )) s. Open the folder demo-vault in Obsidian, or read demo-vault/Home.md."; \
+	echo "Next: in demo-vault/Superposition.md, line $$line, write \"sparsity: 0\" and run: $(BIN)/vaultlab render demo-vault"
 
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest -q -m "not long and not model"

@@ -1,0 +1,438 @@
+"""The journey of a vault, with a plain function in the worker's place."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vaultlab.catalogue import Catalogue, Entry
+from vaultlab.pipeline import Outcome, Pipeline, Selection
+from vaultlab.result import Answer, Ask, Check, Failure, Figure, Metric, Point, Refusal, Result
+from vaultlab.survey import Survey, survey
+
+DOUBLE = Entry(
+    name="double",
+    version=1,
+    page="Twice a number.",
+    schema={
+        "properties": {
+            "number": {"type": "number", "default": 1},
+            "text": {"type": "string", "kind": "text", "default": "python-help"},
+            "model": {"type": "string", "kind": "model", "default": "tiny"},
+        }
+    },
+    metrics=(
+        {"name": "twice", "help": "", "unit": "", "range": (0, 9), "headline": True, "forced": {}},
+        {"name": "parts", "help": "", "unit": "", "range": (0, 9), "headline": False, "forced": {}},
+    ),
+    figures={"plot": "a line"},
+    examples=({"id": "two", "title": "Two", "fields": {"number": 1}, "expect": ["twice = 2"], "texts": {}},),
+)
+NOTE = """---
+tags: [experiment]
+---
+A claim.
+
+```vaultlab
+double: two
+number: 1
+text: hello
+expect:
+  - twice = 2
+```
+
+The end.
+"""
+LOCKED = {"tiny": {"name": "tiny", "sha256": "f" * 64, "family": "llama", "dtype": "float32"}}
+
+
+def answer(ask: Ask, *_: object) -> Answer:
+    """What a worker would say, computed on the spot."""
+    number = float({one.name: one.value for one in ask.defaults}.get("number", 1) | 0 if "number" not in ask.fields else ask.fields["number"])
+    metrics = (Metric("twice", 2 * number, headline=True), Metric("parts", (number, number)))
+    figure = Figure("svg", f"<svg>{number}</svg>".encode(), "a line")
+    key = f"key-{number}-{ask.texts['text'].sha256[:6]}"
+    points = tuple(
+        Point(fields, f"{key}-{at}", False, (Metric("twice", 2 * float(fields["number"]), headline=True),), ())
+        for at, fields in enumerate(ask.points)
+    )
+    return Result(
+        id=ask.id,
+        key=key,
+        cached=False,
+        metrics=() if points else metrics,
+        checks=() if points else (Check("halves", 0.0, 1e-9),),
+        figures={"plot": figure},
+        summary=f"number={number}",
+        provenance={"device": "cpu", "models": LOCKED, "texts": {"text": {"name": "", "sha256": ask.texts["text"].sha256}}},
+        points=points,
+    )
+
+
+class Bed:
+    """A vault in a folder, and what a worker was asked."""
+
+    def __init__(self, root: Path, owner: Path) -> None:
+        self.root, self.owner = root, owner
+        self.catalogue = Catalogue({"double": DOUBLE})
+        self.asked: list[Ask] = []
+        self.answer = answer
+
+    def look(self) -> Survey:
+        return survey(self.root, self.owner, self.catalogue)
+
+    def ask(self, ask: Ask, progress: object) -> Answer:
+        self.asked.append(ask)
+        return self.answer(ask, progress)
+
+    def render(self, **selection: object) -> list[Outcome]:
+        self.asked.clear()
+        later = lambda: 2e9 * 2  # noqa: E731  # every note has been quiet for decades
+        return list(Pipeline(self.look, self.ask, now=later, sleep=lambda s: None).render(Selection(**selection)))
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+        return path
+
+    def read(self, name: str) -> str:
+        return (self.root / name).read_bytes().decode()
+
+    def page(self, id: str = "two") -> str:
+        return self.read(f"vaultlab/{id}.md")
+
+    def everything(self) -> dict[str, tuple[bytes, int]]:
+        files = [path for path in self.root.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    def states(self) -> dict[str | None, str]:
+        return {item.id: item.state for item in self.look().items}
+
+
+@pytest.fixture
+def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bed:
+    for name in ("STATE", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    (tmp_path / "vault").mkdir()
+    return Bed(tmp_path / "vault", tmp_path / "config")
+
+
+def test_a_claim_answers_for_itself(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    (outcome,) = bed.render()
+    assert outcome.verdict == "supported"
+    assert outcome.wrote
+    assert bed.read("Note.md") == NOTE.replace("```\n\nThe end", "```\n\n![[vaultlab/two#^result]]\n\nThe end")
+    assert (bed.root / "vaultlab/figures/two.plot.svg").read_bytes() == b"<svg>1.0</svg>"
+    assert "[!success]" in bed.page()
+    assert 'lab_verdict: supported' in bed.page()
+    assert bed.states() == {"two": "fresh"}
+
+
+def test_a_second_render_asks_nothing_and_changes_no_byte_and_no_time(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    before = bed.everything()
+    assert bed.render() == []
+    assert bed.asked == []
+    assert bed.everything() == before
+
+
+def test_an_edited_field_runs_again_and_the_embed_stays_one(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    bed.write("Note.md", bed.read("Note.md").replace("number: 1", "number: 3"))
+    (item,) = bed.look().items
+    assert (item.state, item.why) == ("stale", "number 1 → 3")
+    (outcome,) = bed.render()
+    assert outcome.verdict == "refuted"
+    assert bed.read("Note.md").count("![[") == 1
+    assert (bed.root / "vaultlab/figures/two.plot.svg").read_bytes() == b"<svg>3.0</svg>"
+
+
+def test_an_edited_claim_is_judged_anew_under_the_same_ask(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    bed.write("Note.md", bed.read("Note.md").replace("twice = 2", "twice > 5"))
+    assert bed.states() == {"two": "reworded"}
+    (outcome,) = bed.render()
+    assert outcome.verdict == "refuted"
+    assert bed.states() == {"two": "fresh"}
+
+
+def test_a_deleted_embed_stays_deleted_until_its_block_is_run_by_hand(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    bed.write("Note.md", NOTE.replace("number: 1", "number: 2"))
+    bed.render()
+    assert "![[" not in bed.read("Note.md")
+    bed.render(id="two")
+    assert bed.read("Note.md").count("![[vaultlab/two#^result]]") == 1
+
+
+def test_a_refusal_is_shown_on_its_line_and_not_asked_for_again(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    good = bed.page()
+    bed.write("Note.md", bed.read("Note.md").replace("number: 1", "number: 99"))
+    bed.answer = lambda ask, _: Refusal(ask.id, "`number` is 99.", "It goes up to 9.", field="number")
+    (outcome,) = bed.render()
+    assert outcome.problem == "`number` is 99."
+    assert "line 8 of" in bed.page()
+    assert "[!error]" in bed.page()
+    assert good.split("^result")[1].split("^history")[0] in bed.page(), "the last good result stays"
+    before = bed.everything()
+    assert bed.render() == []
+    assert bed.everything() == before
+    bed.answer = answer
+    bed.write("Note.md", bed.read("Note.md").replace("number: 99", "number: 1"))
+    bed.render()
+    assert "[!error]" not in bed.page()
+    assert bed.states() == {"two": "fresh"}
+
+
+def test_what_the_machine_could_not_do_is_tried_again(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.answer = lambda ask, _: Failure(ask.id, "environment", "The worker died.", "Run it again.")
+    bed.render()
+    assert "The worker died" in bed.page()
+    bed.answer = answer
+    (outcome,) = bed.render()
+    assert outcome.verdict == "supported"
+    assert "[!error]" not in bed.page()
+    assert bed.read("Note.md").count("![[") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (("double: two", "duoble: two"), "There is no experiment `duoble`. Did you mean `double`?"),
+        (("twice = 2", "twise = 2"), "twice"),
+        (("text: hello", 'text: "[[Nowhere]]"'), "There is no note `Nowhere`"),
+        (("text: hello", "text: file:../../etc/passwd"), "No text file is called"),
+        (("number: 1", "number: 1\nnumber: 2"), "number"),
+        (("number: 1", "number: !!python/object:os.system 1"), "tag"),
+    ],
+)
+def test_what_is_written_wrong_is_said_in_the_result_note(bed: Bed, wrong: tuple[str, str], says: str) -> None:
+    bed.write("Note.md", NOTE.replace(*wrong) + NOTE.partition("A claim.")[2].replace("double: two", "double: other"))
+    outcomes = {outcome.item.id: outcome for outcome in bed.render()}
+    assert says in f"{outcomes['two'].problem} {outcomes['two'].hint}"
+    assert "[!error]" in bed.page()
+    assert outcomes["other"].verdict == "supported", "the other blocks still run"
+    before = bed.everything()
+    bed.render()
+    assert bed.everything() == before
+
+
+def test_an_authors_note_at_a_result_path_is_never_overwritten(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    mine = bed.write("vaultlab/two.md", "my own words\n")
+    (outcome,) = bed.render()
+    assert "is a note of yours" in outcome.problem
+    assert mine.read_text() == "my own words\n"
+
+
+def test_a_result_note_that_somebody_changed_is_kept_before_it_is_written_anew(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    bed.write("vaultlab/two.md", bed.page().replace("^result", "^result\n\nA thought of mine.") .replace("---\ntitle", "---\nmood: good\ntitle"))
+    bed.write("Note.md", bed.read("Note.md").replace("number: 1", "number: 2"))
+    bed.render()
+    (kept,) = (bed.root / "vaultlab/kept").iterdir()
+    assert "A thought of mine." in kept.read_text()
+    assert "mood: good" in bed.page()
+
+
+def test_the_same_name_means_the_same_weights(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    assert 'f' * 64 in bed.read(".vaultlab/models.lock")
+    other = {"tiny": {**LOCKED["tiny"], "sha256": "0" * 64}}
+    bed.answer = lambda ask, p: replace(answer(ask, p), provenance={"models": other})
+    (outcome,) = bed.render(id="two", force=True)
+    assert "not the model that this vault's results are of" in outcome.problem
+    assert 'f' * 64 in bed.read(".vaultlab/models.lock")
+
+
+def test_a_new_version_and_a_changed_collection_run_only_when_asked(bed: Bed) -> None:
+    bed.owner.mkdir()
+    (bed.owner / "config.toml").write_text('search = ["Texts/*"]\n')
+    bed.write("Texts/One.md", "one\n")
+    bed.write("Note.md", NOTE.replace("text: hello", "text: folder:Texts"))
+    bed.render()
+    bed.write("Texts/One.md", "another one\n")
+    assert bed.states() == {"two": "reread"}
+    assert bed.render() == []
+    assert len(bed.render(id="two")) == 1
+    assert bed.states() == {"two": "fresh"}
+    bed.catalogue = Catalogue({"double": replace(DOUBLE, version=2)})
+    assert bed.states() == {"two": "outdated"}
+    assert bed.render() == []
+    assert len(bed.render(id="two")) == 1
+    assert bed.states() == {"two": "fresh"}
+
+
+def test_this_note_as_a_text_is_not_changed_by_our_own_embed(bed: Bed) -> None:
+    bed.write("Note.md", NOTE.replace("text: hello", "text: this note"))
+    bed.render()
+    assert bed.states() == {"two": "fresh"}
+    bed.write("Note.md", bed.read("Note.md").replace("The end.", "The very end."))
+    assert bed.states() == {"two": "stale"}
+
+
+def test_a_private_note_is_quoted_by_no_other(bed: Bed) -> None:
+    bed.write("Diary.md", "---\npublish: false\n---\nsecret\n")
+    bed.write("Note.md", NOTE.replace("text: hello", 'text: "[[Diary]]"'))
+    (outcome,) = bed.render()
+    assert "private" in outcome.problem
+    assert bed.asked == []
+
+
+def test_manual_frozen_and_notes_that_take_no_part(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    frozen = bed.read("Note.md").replace("number: 1", "number: 2\nrun: frozen")
+    bed.write("Note.md", frozen)
+    assert bed.render() == []
+    assert bed.render(id="two") == []
+    assert len(bed.render(id="two", force=True)) == 1
+    bed.write("Note.md", NOTE.replace("tags: [experiment]", "tags: [other]"))
+    seen = bed.look()
+    assert seen.items == ()
+    assert seen.idle == {"Note.md": 1}
+
+
+def test_a_sweep_becomes_a_table(bed: Bed) -> None:
+    bed.write("Note.md", NOTE.replace("number: 1\n", "sweep: {number: '1..3'}\n").replace("twice = 2", "twice rises with number"))
+    (outcome,) = bed.render()
+    assert [point["number"] for point in bed.asked[0].points] == [1, 2, 3]
+    assert outcome.verdict == "supported"
+    assert bed.states() == {"two": "fresh"}
+
+
+def test_cascade_block_note_vault(bed: Bed) -> None:
+    bed.write(".vaultlab/config.toml", "[defaults]\nnumber = 7\nabsent = 1\n")
+    bed.write("Note.md", NOTE.replace("number: 1\n", "").replace("tags:", "vaultlab-number: 4\ntags:"))
+    bed.render()
+    ((default,),) = (ask.defaults for ask in bed.asked)
+    assert (default.name, default.value) == ("number", 4)
+    assert "vaultlab-number" in default.origin
+
+
+# -- what happens while a block runs ---------------------------------------------------------------------------
+
+
+def test_a_note_edited_during_its_run_keeps_every_byte_and_runs_anew(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+
+    def edits(ask: Ask, p: object) -> Answer:
+        if len(bed.asked) == 1:
+            bed.write("Note.md", NOTE.replace("number: 1", "number: 2").replace("The end.", "The end!"))
+        return answer(ask, p)
+
+    bed.answer = edits
+    outcomes = bed.render()
+    assert len(outcomes) == 2
+    assert "The end!" in bed.read("Note.md")
+    assert bed.read("Note.md").count("![[") == 1
+    assert bed.states() == {"two": "fresh"}
+
+
+def test_a_note_renamed_during_its_run_gets_its_embed_in_the_new_place(bed: Bed) -> None:
+    path = bed.write("Note.md", NOTE)
+
+    def renames(ask: Ask, p: object) -> Answer:
+        if path.exists():
+            path.rename(bed.root / "Other.md")
+        return answer(ask, p)
+
+    bed.answer = renames
+    bed.render()
+    assert bed.read("Other.md").count("![[vaultlab/two#^result]]") == 1
+    assert bed.states() == {"two": "fresh"}
+
+
+def test_a_note_deleted_during_its_run_is_not_brought_back(bed: Bed) -> None:
+    path = bed.write("Note.md", NOTE)
+
+    def deletes(ask: Ask, p: object) -> Answer:
+        path.unlink()
+        return answer(ask, p)
+
+    bed.answer = deletes
+    (outcome,) = bed.render()
+    assert "no longer in" in outcome.problem
+    assert not path.exists()
+    assert not (bed.root / "vaultlab/two.md").exists()
+
+
+def test_a_note_being_typed_is_left_alone_until_it_is_quiet(bed: Bed) -> None:
+    path = bed.write("Note.md", NOTE)
+    clock = [path.stat().st_mtime + 1]
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        assert "![[" not in bed.read("Note.md")
+        waited.append(seconds)
+        clock[0] += seconds
+
+    list(Pipeline(bed.look, bed.ask, now=lambda: clock[0], sleep=sleep).render(Selection()))
+    assert 3.5 < sum(waited) < 5
+    assert bed.read("Note.md").count("![[") == 1
+
+
+_CALLS = ("write", "pwrite", "replace", "rename", "unlink", "fsync", "ftruncate", "mkdir", "open")
+
+
+def _render_until(bed: Bed, calls: int) -> bool:
+    """Render in a child that ends, as by kill -9, before its so-manieth call that writes. Whether it came that far."""
+    child = os.fork()
+    if child == 0:
+        left = [calls]
+
+        def counted(name: str) -> None:
+            real = getattr(os, name)
+
+            def call(*args: object, **kwargs: object) -> object:
+                left[0] -= 1
+                if left[0] < 0:
+                    os._exit(9)
+                return real(*args, **kwargs)
+
+            setattr(os, name, call)
+
+        for name in _CALLS:
+            counted(name)
+        try:
+            bed.render()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_killed_between_any_two_writes_the_next_render_makes_it_whole(bed: Bed, tmp_path: Path) -> None:
+    two = NOTE + NOTE.partition("A claim.")[2].replace("double: two", "double: other")
+    bed.write("Note.md", two)
+    bed.render()
+    expected = {name: content for name, (content, _) in bed.everything().items()}
+    for calls in range(10_000):
+        root = tmp_path / f"vault-{calls}"
+        root.mkdir()
+        killed = Bed(root, bed.owner)
+        killed.write("Note.md", two)
+        died = _render_until(killed, calls)
+        text = killed.read("Note.md")
+        assert text.replace("![[vaultlab/two#^result]]\n\n", "").replace("![[vaultlab/other#^result]]\n\n", "") == two or died
+        from vaultlab.vault.journal import Journal
+
+        Journal(root).recover("vaultlab")
+        killed.render()
+        found = {name: content for name, (content, _) in killed.everything().items()}
+        assert found == expected, f"killed before call {calls}"
+        if not died:
+            assert calls > 30
+            return
+    raise AssertionError("it never came to an end")

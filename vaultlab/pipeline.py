@@ -1,0 +1,346 @@
+"""The journey of a vault's blocks: what is stale is asked, and the answers become result notes and one embed line each."""
+
+import fnmatch
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vaultlab import claims
+from vaultlab.errors import NoteError, RunError, VaultError, VaultlabError
+from vaultlab.notes import page, parse, splice
+from vaultlab.notes.note import Problem
+from vaultlab.notes.page import Page, PageError, Shown
+from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Refusal, Result, Verdict
+from vaultlab.survey import Item, Look, Survey, ask_hash, models_of
+from vaultlab.vault import config as configuration
+from vaultlab.vault import files
+from vaultlab.vault.config import Locked
+from vaultlab.vault.journal import Journal
+
+logger = logging.getLogger("vaultlab")
+
+AskWorker = Callable[[Ask, Callable[[Progress], None]], Answer]
+"""The way to a worker: `Lab.ask`."""
+
+QUIET_S = 5.0
+"""Obsidian saves every 2 s while its author types: a note is written only when nobody has for so long."""
+
+TRIES = 5
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to render. `id` is one block, asked for by hand: it runs even if nothing but its texts or version changed."""
+
+    note: str = "*"
+    id: str | None = None
+    force: bool = False
+
+    def wants(self, item: Item) -> bool:
+        if self.id is not None and item.id != self.id:
+            return False
+        if not fnmatch.fnmatch(item.path, self.note) and not fnmatch.fnmatch(item.path, f"{self.note}.md"):
+            return False
+        if item.run == "frozen":
+            return item.state == "error" or (self.id is not None and self.force)
+        by_hand = self.force or self.id is not None
+        return by_hand or item.state in ("error", "missing", "reworded", "stale")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a block: the answer, if a worker was asked, and what was written. `problem` is a sentence."""
+
+    item: Item
+    answer: Answer | None = None
+    judgements: tuple[Judgement, ...] = ()
+    problem: str = ""
+    hint: str = ""
+    wrote: bool = False
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return claims.worst(self.judgements)
+
+
+@dataclass
+class Pipeline:
+    """One rendering of one vault. `ask` is the way to a worker; `now` and `sleep` are the clock."""
+
+    look: Look
+    ask: AskWorker
+    progress: Callable[[Item, Progress], None] = lambda item, progress: None
+    waiting: Callable[[Path], None] = lambda path: None
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    tried: set[tuple[str, str]] = field(default_factory=set)
+
+    def render(self, selection: Selection) -> Iterator[Outcome]:
+        """Run what the selection wants, one block after another; what was edited meanwhile is looked at again."""
+        survey = self.look()
+        while True:
+            self._problems(survey)
+            todo = [item for item in survey.items if selection.wants(item) and self._untried(item)]
+            if not todo:
+                yield from self._debts(survey)
+                return
+            for item in todo:
+                self.tried.add((item.name, item.lab_ask))
+                yield self._guarded(survey, item, selection)
+            survey = self.look()
+
+    def _untried(self, item: Item) -> bool:
+        return (item.name, item.lab_ask) not in self.tried
+
+    def _guarded(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
+        started = self.now()
+        try:
+            outcome = self._block(survey, item, selection)
+        except VaultlabError as error:
+            outcome = Outcome(item, problem=error.message, hint=error.hint)
+        except Exception as error:  # one of the two broad ones: a note of one author never stops another's
+            logger.exception("%s of %s", item.name, item.path)
+            outcome = Outcome(item, problem=f"vaultlab itself failed here: {error!r}.", hint="The log has the details.")
+        return replace(outcome, seconds=self.now() - started)
+
+    def _block(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
+        if item.state == "error":
+            first = item.problems[0]
+            wrote = item.speaks and self._write_error(
+                survey, item, PageError(first.message, first.hint, first.line), item.lab_ask
+            )
+            return Outcome(item, problem=first.message, hint=first.hint, wrote=wrote)
+        assert item.ask is not None
+        ask = replace(item.ask, force=selection.force)
+        answer = self.ask(ask, lambda progress: self.progress(item, progress))
+        if isinstance(answer, Result):
+            return self._result(survey, item, answer, by_hand=selection.id is not None)
+        line = item.block.start
+        if isinstance(answer, Refusal) and answer.field:
+            line = item.block.lines_of.get(answer.field, item.block.lines_of.get(f"sweep.{answer.field}", line))
+        final = isinstance(answer, Refusal) or answer.kind == "deterministic"
+        wrote = False
+        if not (isinstance(answer, Failure) and answer.kind == "cancelled"):
+            # What may go well the next time keeps the ask of the last good result, so that it is tried again.
+            asked = item.lab_ask if final else (item.stored.ask if item.stored else "untried")
+            wrote = self._write_error(survey, item, PageError(answer.message, answer.hint, line), asked)
+        return Outcome(item, answer, problem=answer.message, hint=answer.hint, wrote=wrote)
+
+    # -- results ---------------------------------------------------------------------------------------------
+
+    def _result(self, survey: Survey, item: Item, result: Result, *, by_hand: bool) -> Outcome:
+        lock = self._lock(survey, item, result)
+        try:
+            judgements = tuple(claims.judge(claims.parse(one), result, item.known) for one in item.block.expect)
+        except NoteError as error:
+            wrote = self._write_error(survey, item, PageError(error.message, error.hint, item.block.start), item.lab_ask)
+            return Outcome(item, result, problem=error.message, hint=error.hint, wrote=wrote)
+        folder = survey.root / survey.config.folder
+        journal = Journal(survey.root)
+        here = self._still_there(survey, item)
+        path = folder / f"{item.id}.md"
+        previous = files.look_again(path)
+        new = previous is None
+        if (new or by_hand) and item.block.embed != "none":
+            journal.owe(item.id or "", here)
+        shown = self._figures(survey, item, result, keep=new)
+        written = Page(
+            id=item.id or "",
+            title=item.title,
+            experiment=item.block.experiment or "",
+            note=here.removesuffix(".md"),
+            ask=ask_hash(item, lock),
+            key=result.key,
+            card=item.card,
+            model=", ".join(models_of(item)),
+            verdict=claims.worst(judgements),
+            accepted=item.stored.accepted if item.stored else (),
+            fields=item.fields,
+            summary=result.summary,
+            metrics=result.metrics,
+            checks=result.checks,
+            judgements=judgements,
+            figures=shown,
+            provenance={**result.provenance, "version": item.entry.version if item.entry else 0},
+            points=result.points,
+        )
+        wrote = self._write_page(survey, path, written)
+        self._drop_figures(folder, item, shown)
+        wrote |= self._embed(survey, item.id or "", here)
+        return Outcome(item, result, judgements, wrote=wrote)
+
+    def _still_there(self, survey: Survey, item: Item) -> str:
+        """Where the block is now: its note may have been renamed while it ran. VaultError if it is gone."""
+        try:
+            if self._find(files.read(survey.root / item.path).text, item.path, item.id or "", survey):
+                return item.path
+        except VaultlabError:
+            pass  # renamed or deleted: the whole vault is looked through
+        for one in self.look().items:
+            if one.id == item.id and one.block.experiment == item.block.experiment:
+                return one.path
+        raise VaultError(
+            f"The block `{item.id}` is no longer in `{item.path}`: it was deleted, or its note was, while it ran.",
+            "Its result is kept in the store, and shows as soon as the block is back.",
+        )
+
+    def _lock(self, survey: Survey, item: Item, result: Result) -> dict[str, Locked]:
+        """The vault's list of models, with those of this result; RunError where a name means other weights here."""
+        lock = dict(configuration.read_lock(survey.root))
+        found = result.provenance.get("models", {})
+        for name in models_of(item):
+            if name not in found:
+                continue
+            here = Locked(**{part: found[name][part] for part in ("sha256", "family", "dtype")})
+            if name in lock and lock[name] != here:
+                raise RunError(
+                    f"`{name}` on this machine is not the model that this vault's results are of.",
+                    f"Take the line of `{name}` out of .vaultlab/models.lock to go over to the one here, "
+                    f"or get the other: `vaultlab models remove {name}`, then pull or add it again.",
+                )
+            lock[name] = here
+        configuration.write_lock(survey.root, lock)
+        return lock
+
+    def _figures(self, survey: Survey, item: Item, result: Result, *, keep: bool) -> dict[str, Shown]:
+        """Write the figures. With `keep`, what already stands at a figure's path is none of ours: a copy is kept."""
+        folder = survey.root / survey.config.folder
+        owed = item.id in Journal(survey.root).owed()
+        shown = {}
+        for name, figure in result.figures.items():
+            file = f"figures/{item.id}.{name}.{figure.kind}"
+            path = files.inside(survey.root, f"{survey.config.folder}/{file}")
+            standing = files.look_again(path) if keep and not owed else None
+            if standing is not None and standing != figure.content:
+                self._keep(folder, path, standing)
+            files.replace(path, figure.content)
+            shown[name] = Shown(file, figure.alt)
+        return shown
+
+    def _drop_figures(self, folder: Path, item: Item, shown: dict[str, Shown]) -> None:
+        """Figures that the last result had and this one has not."""
+        if item.stored:
+            for file in set(item.stored.figures) - {one.file for one in shown.values()}:
+                if file.startswith(f"figures/{item.id}."):
+                    (folder / file).unlink(missing_ok=True)
+
+    # -- result notes ----------------------------------------------------------------------------------------
+
+    def _write_error(self, survey: Survey, item: Item, error: PageError, asked: str) -> bool:
+        """The error above the last good result, which stays; a first error creates the note."""
+        folder = survey.root / survey.config.folder
+        path = folder / f"{item.id}.md"
+        if files.look_again(path) is None and item.block.embed != "none":
+            Journal(survey.root).owe(item.id or "", item.path)
+        failed = Page(
+            id=item.id or "",
+            title=item.title,
+            experiment=item.block.experiment or "",
+            note=item.path.removesuffix(".md"),
+            ask=asked,
+            key=item.stored.key if item.stored else "",
+            card=item.card,
+            model=", ".join(models_of(item)) if item.ask and item.entry else "",
+            status="failed",
+            verdict=None,
+            accepted=item.stored.accepted if item.stored else (),
+            fields=item.stored.fields if item.stored else {},
+            error=error,
+        )
+        wrote = self._write_page(survey, path, failed)
+        return self._embed(survey, item.id or "", item.path) or wrote
+
+    def _write_page(self, survey: Survey, path: Path, written: Page) -> bool:
+        before = files.look_again(path)
+        text = before.decode("utf-8", "replace") if before is not None else None
+        new = page.write(written, text, survey.config.templates)
+        if new == text:
+            return False
+        if before is not None and text is not None and page.touched(text):
+            self._keep(path.parent, path, before)
+        return files.replace(path, new.encode(), lambda content: page.read(content.decode("utf-8", "replace")) is not None)
+
+    def _keep(self, folder: Path, path: Path, content: bytes) -> None:
+        """A copy of what somebody else wrote at a path of ours."""
+        name = f"{path.stem}.{hashlib.sha256(content).hexdigest()[:8]}{path.suffix}"
+        files.replace(folder / "kept" / name, content)
+
+    # -- the author's note -----------------------------------------------------------------------------------
+
+    def _debts(self, survey: Survey) -> Iterator[Outcome]:
+        """Embeds that a crash has left owing."""
+        for id, path in Journal(survey.root).owed().items():
+            item = next((one for one in survey.items if one.id == id), None)
+            if item is None or not (survey.root / survey.config.folder / f"{id}.md").exists():
+                Journal(survey.root).paid(id)
+                continue
+            try:
+                if self._embed(survey, id, item.path):
+                    yield Outcome(item, wrote=True)
+            except VaultlabError as error:
+                yield Outcome(item, problem=f"The embed could not be put into `{path}`: {error.message}", hint=error.hint)
+
+    def _embed(self, survey: Survey, id: str, path: str) -> bool:
+        """Pay the debt of an embed: one line under the block, if the note does not show the result already."""
+        journal = Journal(survey.root)
+        if id not in journal.owed():
+            return False
+        note = files.inside(survey.root, path)
+        for attempt in range(TRIES):
+            self._wait_for_quiet(note)
+            read = files.read(note)
+            block = self._find(read.text, path, id, survey)
+            edit = splice.splice(read.text, block, id, survey.config.folder) if block else None
+            if edit is None:
+                journal.paid(id)
+                return False
+            try:
+                files.swap(note, read.sha256, splice.apply(read.text, edit).encode(), journal.intent)
+            except VaultError:
+                if attempt == TRIES - 1:
+                    raise
+                continue
+            journal.paid(id)
+            return True
+        return False
+
+    def _find(self, text: str, path: str, id: str, survey: Survey) -> parse.Block | None:
+        """The block with this id in the note as it now is; an id that is not written is known by the block's place."""
+        blocks = parse.parse(text).blocks
+        written = [block for block in blocks if block.id == id]
+        if written:
+            return written[0]
+        for item in survey.items:
+            if item.id == id and item.path == path:
+                alike = [
+                    block
+                    for block in blocks
+                    if block.id is None and (block.experiment, block.fields) == (item.block.experiment, item.block.fields)
+                ]
+                return alike[0] if len(alike) == 1 else next((b for b in alike if b.start == item.block.start), None)
+        return None
+
+    def _wait_for_quiet(self, note: Path) -> None:
+        if not files.quiet(note, QUIET_S, self.now()):
+            self.waiting(note)
+            while not files.quiet(note, QUIET_S, self.now()):
+                self.sleep(0.2)
+
+    # -- problems of notes -----------------------------------------------------------------------------------
+
+    def _problems(self, survey: Survey) -> None:
+        """`problems.md`: what no result note can say."""
+        said: dict[str, list[Problem]] = {path: list(found) for path, found in survey.problems.items()}
+        for item in survey.items:
+            if not item.speaks:
+                said.setdefault(item.path, []).extend(item.problems)
+        path = survey.root / survey.config.folder / "problems.md"
+        if said:
+            text = page.problems({one: said[one] for one in sorted(said)}, survey.config.templates)
+            files.replace(path, text.encode(), page.is_problems)
+        elif (standing := files.look_again(path)) is not None and page.is_problems(standing):
+            path.unlink()

@@ -1,0 +1,339 @@
+"""What a vault asks and how it has been answered: every block with its id, its Ask and its state. No worker is needed."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from vaultlab import catalogue, claims
+from vaultlab.catalogue import Catalogue, Entry
+from vaultlab.errors import NoteError, VaultlabError
+from vaultlab.notes import ids, page, parse, sweep
+from vaultlab.notes.ids import Named
+from vaultlab.notes.note import Block, Note, Problem
+from vaultlab.notes.page import Stored
+from vaultlab.result import Ask, Default, Text
+from vaultlab.texts import COLLECTIONS, Texts
+from vaultlab.vault import config as configuration
+from vaultlab.vault.config import Config, Locked
+from vaultlab.vault.index import Index, Scan
+
+State = Literal["error", "missing", "fresh", "reworded", "stale", "failed", "outdated", "reread"]
+"""error: the block cannot run as written. reworded: only claims, title or place changed: judged anew, nothing runs.
+failed: this very ask was refused or failed, and would again. outdated: the experiment has a new version. reread: a
+collection of texts that it reads has changed. The last two run only when asked for."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A block and everything known about it without running it."""
+
+    path: str
+    block: Block
+    note: Note
+    id: str | None = None
+    entry: Entry | None = None
+    ask: Ask | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    lab_ask: str = ""
+    card: str = ""
+    stored: Stored | None = None
+    state: State = "error"
+    why: str = ""
+    problems: tuple[Problem, ...] = ()
+    taken: bool = False
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the block has a result note to say its errors in: it has an id, and no note of the author's is there."""
+        return self.id is not None and not self.taken
+
+    @property
+    def name(self) -> str:
+        """The id, or where the block is if it has none."""
+        return self.id or f"{self.path}:{self.block.start}"
+
+    @property
+    def run(self) -> str:
+        return self.block.run or self.note.run
+
+    @property
+    def title(self) -> str:
+        return self.block.title or (self.id or "").replace("-", " ").capitalize()
+
+    @property
+    def known(self) -> claims.Known:
+        """The experiment's metrics, as claims want them."""
+        return {one["name"]: one["forced"] for one in self.entry.metrics} if self.entry else {}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A vault as it stands. `problems`: path → what is wrong with the note itself; `idle`: notes with blocks that take no part."""
+
+    root: Path
+    config: Config
+    catalogue: Catalogue
+    scan: Scan
+    items: tuple[Item, ...]
+    problems: Mapping[str, tuple[Problem, ...]]
+    idle: Mapping[str, int]
+    lock: Mapping[str, Locked]
+
+    @property
+    def orphans(self) -> tuple[str, ...]:
+        """Ids that have a result note but no block any more."""
+        asked = {item.id for item in self.items}
+        return tuple(id for id in sorted(page_ids(self.scan, self.config.folder)) if id not in asked)
+
+
+def page_ids(scan: Scan, folder: str) -> dict[str, Stored]:
+    """Every result note of ours: id → what it says."""
+    start = f"{folder}/"
+    return {
+        path.removeprefix(start).removesuffix(".md"): page.stored_from_json(entry.parsed)
+        for path, entry in scan.pages.items()
+        if "/" not in path.removeprefix(start)
+    }
+
+
+def survey(root: Path, owner: Path, experiments: Catalogue) -> Survey:
+    """Look at the vault at `root`; `owner` is the folder of the owner's configuration."""
+    config = configuration.load(root, owner)
+    scan = Index(root, _stamp()).scan(config, _note, _page)
+    notes = {path: parse.from_json(entry.parsed) for path, entry in scan.notes.items()}
+    problems = {path: (Problem(1, sentence),) for path, sentence in scan.problems.items()}
+    problems |= {path: note.problems for path, note in notes.items() if note.problems and note.takes_part}
+    taking = {path: note for path, note in notes.items() if note.takes_part and path not in problems}
+    stored = page_ids(scan, config.folder)
+    named = ids.assign(taking, {id: f"{one.note}.md" for id, one in stored.items()}, config.folder)
+    lock = configuration.read_lock(root)
+    look = _Look(root, config, experiments, Texts(config, root, scan), lock)
+    items = tuple(look.item(one, taking[one.path], stored.get(one.id or "")) for one in named)
+    idle = {path: len(note.blocks) for path, note in notes.items() if note.blocks and not note.takes_part}
+    return Survey(root, config, experiments, scan, items, problems, idle, lock)
+
+
+def _stamp() -> str:
+    """Another parser reads everything again."""
+    code = Path(parse.__file__).parent
+    return hashlib.sha256(
+        "".join(f"{one.name}{one.stat().st_size}{one.stat().st_mtime_ns}" for one in sorted(code.glob("*.py"))).encode()
+    ).hexdigest()
+
+
+def _note(text: str) -> dict[str, Any] | None:
+    note = parse.parse(text) if parse.may_have_blocks(text) else None
+    return parse.to_json(note) if note and (note.blocks or note.problems) else None
+
+
+def _page(text: str) -> dict[str, Any] | None:
+    stored = page.read(text)
+    return page.stored_to_json(stored) if stored else None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is needed to look at one block after another."""
+
+    root: Path
+    config: Config
+    catalogue: Catalogue
+    texts: Texts
+    lock: Mapping[str, Locked]
+
+    def item(self, named: Named, note: Note, stored: Stored | None) -> Item:
+        block = named.block
+        item = Item(named.path, block, note, named.id, stored=stored)
+        problems = [*block.problems, *([named.problem] if named.problem else [])]
+        if named.id and stored is None and self.file(f"{named.id}.md").exists():
+            item = replace(item, taken=True)
+            problems.append(
+                Problem(
+                    block.start,
+                    f"`{self.config.folder}/{named.id}.md` is a note of yours, not a result of vaultlab: it stays as it is.",
+                    f"Rename that note, or give the block another id than `{named.id}`.",
+                    "id",
+                )
+            )
+        try:
+            if problems:
+                return _spoilt(item, problems)
+            item = replace(item, entry=self._entry(block))
+            item = self._asked(item)
+            for number, claim in enumerate(block.expect):
+                try:
+                    claims.check(claims.parse(claim), item.known)
+                except NoteError as error:
+                    problems.append(_problem(error, block, f"expect.{number}"))
+        except NoteError as error:
+            problems.append(_problem(error, block))
+        return _spoilt(item, problems) if problems else self._with_state(item)
+
+    def file(self, name: str) -> Path:
+        """A file of the results folder."""
+        return self.root / self.config.folder / name
+
+    def _entry(self, block: Block) -> Entry:
+        name = block.experiment or ""
+        if name not in self.catalogue:
+            near = self.catalogue.nearest(name)
+            raise NoteError(
+                f"There is no experiment `{name}`.",
+                (f"Did you mean `{near}`? " if near else "") + f"There are: {', '.join(self.catalogue)}.",
+                field=name,
+            )
+        return self.catalogue[name]
+
+    def _asked(self, item: Item) -> Item:
+        block, entry = item.block, item.entry
+        assert entry is not None
+        points = sweep.expand(block.sweep)
+        swept = set(block.sweep)
+        defaults = {
+            name: Default(name, value, origin)
+            for origin, values in (
+                ("the vault's .vaultlab/config.toml", self.config.defaults),
+                (f"this note's vaultlab-{'{}'} property", item.note.defaults),
+            )
+            for name, value in values.items()
+            if name in entry.fields and name not in block.fields and name not in swept
+        }
+        defaults = {name: replace(one, origin=one.origin.format(name)) for name, one in defaults.items()}
+        merged = {**{name: one.value for name, one in defaults.items()}, **block.fields}
+        for name in set(entry.of_kind("text")) & swept:
+            raise NoteError(
+                f"`{name}` is a text, and a sweep goes over numbers and words only.",
+                "Write one block for each text.",
+                field=f"sweep.{name}",
+            )
+        texts = self._texts(entry, merged, item.path)
+        ask = Ask(
+            item.id or "",
+            entry.name,
+            block.fields,
+            tuple(defaults.values()),
+            texts,
+            points,
+            self.config.device,
+            self.config.limits,
+        )
+        item = replace(item, ask=ask, fields={**merged, **{name: list(values) for name, values in block.sweep.items()}})
+        return replace(item, lab_ask=ask_hash(item, self.lock), card=_card(item))
+
+    def _texts(self, entry: Entry, merged: Mapping[str, Any], path: str) -> dict[str, Text]:
+        texts = {}
+        for name in entry.of_kind("text"):
+            value = merged.get(name, entry.defaults[name])
+            if isinstance(value, str):
+                try:
+                    texts[name] = self.texts.resolve(value, path)
+                except NoteError as error:
+                    raise NoteError(error.message, error.hint, field=name) from error
+                except VaultlabError as error:
+                    raise NoteError(f"The text of `{name}` cannot be read: {error.message}", error.hint, field=name) from error
+        return texts
+
+    def _with_state(self, item: Item) -> Item:
+        stored = item.stored
+        if stored is None:
+            return replace(item, state="missing", why="it has not run yet")
+        if stored.ask == item.lab_ask:
+            if stored.status == "failed":
+                return replace(item, state="failed", why="this very block failed, and nothing has changed since")
+            gone = [one for one in stored.figures if not self.file(one).exists()]
+            if gone:
+                return replace(item, state="reworded", why=f"its figure {gone[0]} is gone")
+            if stored.card != item.card:
+                return replace(item, state="reworded", why="its title, its claims or its place changed")
+            return replace(item, state="fresh")
+        return replace(item, **_reason(item, stored, self.lock))
+
+
+def models_of(item: Item) -> tuple[str, ...]:
+    """The names of the models that a block asks about."""
+    assert item.ask is not None
+    assert item.entry is not None
+    names = []
+    for kind in item.entry.of_kind("model"):
+        default = item.fields.get(kind, item.entry.defaults[kind])
+        names += [point[kind] for point in item.ask.points if kind in point] or [default]
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def ask_hash(
+    item: Item, lock: Mapping[str, Locked], version: int | None = None, texts: Mapping[str, str] | None = None
+) -> str:
+    """The hash of what a block asks; `version` and `texts` (field → hash) put another one in the place of today's."""
+    assert item.ask is not None
+    assert item.entry is not None
+    hashes = {name: one.sha256 for name, one in item.ask.texts.items()}
+    asked = {name: value for name, value in item.fields.items() if name not in item.block.sweep and name not in hashes}
+    return catalogue.lab_ask(
+        item.entry.name,
+        item.entry.version if version is None else version,
+        asked,
+        item.ask.points,
+        {name: lock[name].sha256 for name in models_of(item) if name in lock},
+        {**hashes, **(texts or {})},
+    )
+
+
+def _reason(item: Item, stored: Stored, lock: Mapping[str, Locked]) -> dict[str, Any]:
+    """Why a result no longer answers its block: the state, and a sentence."""
+    assert item.ask is not None
+    assert item.entry is not None
+    version = stored.version
+    if version and version != item.entry.version and ask_hash(item, lock, version) == stored.ask:
+        return {
+            "state": "outdated",
+            "why": f"{item.entry.name} has a new version, {item.entry.version}; the result is of version {version}",
+        }
+    collections = {
+        name: stored.texts[name]
+        for name, text in item.ask.texts.items()
+        if name in stored.texts and text.name.startswith(COLLECTIONS) and stored.texts[name] != text.sha256
+    }
+    if collections and ask_hash(item, lock, texts=collections) == stored.ask:
+        return {"state": "reread", "why": "the notes that it reads have changed"}
+    return {"state": "stale", "why": difference(item, stored)}
+
+
+def difference(item: Item, stored: Stored) -> str:
+    """What the block asks now against what its result was run with, in words."""
+    old, new = stored.fields, item.fields
+    said = [
+        f"{name} {old[name] if name in old else 'by default'} → {new[name] if name in new else 'by default'}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+    if stored.experiment != (item.entry.name if item.entry else ""):
+        said.insert(0, f"{stored.experiment} → {item.block.experiment}")
+    if item.ask and any(stored.texts.get(name, text.sha256) != text.sha256 for name, text in item.ask.texts.items()):
+        said.append("the text that it reads changed")
+    return "; ".join(said) or "what it was run with has changed"
+
+
+def _card(item: Item) -> str:
+    """The hash of what the result note says and no run depends on."""
+    block = item.block
+    said = [item.title, *block.expect, block.tests, item.path]
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]
+
+
+def _spoilt(item: Item, problems: list[Problem]) -> Item:
+    """A block that cannot run as written. Its ask is its problems, so that mending it makes it stale."""
+    said = "\0".join(f"{one.message} {one.hint} {one.line - item.block.start}" for one in problems)
+    digest = "error-" + hashlib.sha256(said.encode()).hexdigest()[:32]
+    return replace(item, problems=tuple(problems), lab_ask=digest, state="error", why=problems[0].message)
+
+
+def _problem(error: NoteError, block: Block, key: str | None = None) -> Problem:
+    """An error at the line of the key that it is about; else at the block's first line."""
+    key = key or error.field
+    line = error.line or block.lines_of.get(key or "", block.start)
+    return Problem(line, error.message, error.hint, key)
+
+
+Look = Callable[[], Survey]

@@ -1,0 +1,160 @@
+"""What the terminal shows: calm lines when piped, a progress bar for long work, JSON for other programs."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from vaultlab import catalogue
+from vaultlab.catalogue import Entry
+from vaultlab.errors import VaultlabError
+from vaultlab.notes import digits
+from vaultlab.pipeline import Outcome
+from vaultlab.result import Check, Metric, Result
+from vaultlab.result import Progress as Step
+from vaultlab.survey import Item, Survey
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_MARKS = {"supported": ("✓", "green"), "refuted": ("✗", "red"), "undecided": ("?", "yellow")}
+
+
+def say(text: str, style: str = "") -> None:
+    """A line of the answer. Nothing in it is markup."""
+    out.print(Text(text, style=style))
+
+
+def warn(text: str, style: str = "yellow") -> None:
+    """A line beside the answer, on stderr."""
+    err.print(Text(text, style=style))
+
+
+def fail(error: VaultlabError) -> None:
+    """What went wrong, and the mend."""
+    err.print(Text(error.message, style="bold red"))
+    if error.hint:
+        err.print(Text(error.hint))
+
+
+def dump(what: Any) -> None:
+    """JSON on stdout, for programs. Bytes are base64 already; numbers that are not finite are strings."""
+    sys.stdout.write(json.dumps(what, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(what: Any) -> Any:
+    return asdict(what) if is_dataclass(what) and not isinstance(what, type) else str(what)
+
+
+def outcome_line(outcome: Outcome) -> None:
+    """One line a block: what it is, how it went, how long it took; the sentence and its mend below where it failed."""
+    item = outcome.item
+    if outcome.problem:
+        mark, style, word = "✗", "red", "failed"
+    elif outcome.verdict:
+        (mark, style), word = _MARKS[outcome.verdict], outcome.verdict
+    else:
+        mark, style, word = "·", "green", "done"
+    cached = " (stored)" if isinstance(outcome.answer, Result) and outcome.answer.cached else ""
+    line = Text.assemble((f"{mark} {item.name}", style), f"  {word}{cached}  {outcome.seconds:.1f} s  {item.path}")
+    out.print(line)
+    if outcome.problem:
+        place = f"line {item.problems[0].line}: " if item.problems else ""
+        out.print(Text(f"    {place}{outcome.problem}"))
+        if outcome.hint:
+            out.print(Text(f"    {outcome.hint}", style="dim"))
+    for judgement in outcome.judgements:
+        if judgement.verdict != "supported" or judgement.note:
+            out.print(Text(f"    {_MARKS[judgement.verdict][0]} {judgement.claim}: {judgement.why}"))
+            if judgement.note:
+                out.print(Text(f"      {judgement.note}", style="dim"))
+
+
+def survey_problems(survey: Survey) -> None:
+    """What no block's line says: the configuration, notes that cannot be read, notes that take no part."""
+    for sentence in survey.config.problems:
+        warn(sentence)
+    for path, problems in survey.problems.items():
+        for problem in problems:
+            warn(f"{path}, line {problem.line}: {problem.message} {problem.hint}".rstrip())
+    for path, count in survey.idle.items():
+        blocks = "a vaultlab block" if count == 1 else f"{count} vaultlab blocks"
+        warn(f"{path} has {blocks} but takes no part. Add to its properties: `tags: [experiment]`")
+
+
+class Bar:
+    """The progress of one block after another; says nothing where nobody watches."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self.bar = bar
+        self.task = bar.add_task("", total=None, visible=False) if bar else None
+
+    def step(self, name: str, step: Step) -> None:
+        if self.bar is not None and self.task is not None:
+            words = f"{name}  {step.phase}"
+            self.bar.update(self.task, description=words, completed=step.done, total=step.total or None, visible=True)
+
+    def item(self, item: Item, step: Step) -> None:
+        self.step(item.name, step)
+
+    def rest(self) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, visible=False)
+
+
+@contextmanager
+def progress() -> Iterator[Bar]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not err.is_terminal:
+        yield Bar(None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield Bar(bar)
+
+
+def numbers(metrics: Sequence[Metric], checks: Sequence[Check]) -> None:
+    """A result's numbers as two tables."""
+    table = Table("metric", "value", "interval", "chance", "unit", box=None, header_style="bold")
+    for metric in metrics:
+        interval = digits.span(*metric.interval) if metric.interval else ""
+        chance = "" if metric.null is None else digits.show(metric.null)
+        table.add_row(metric.name, digits.value(metric.value), interval, chance, metric.unit)
+    out.print(table)
+    checked = Table("check", "residual", "limit", "", box=None, header_style="bold")
+    for check in checks:
+        checked.add_row(check.name, digits.show(check.residual), digits.show(check.limit), "✓" if check.ok else "✗")
+    out.print(checked)
+
+
+def manual(entry: Entry) -> None:
+    """An experiment's manual page, with its fields, metrics, figures and examples."""
+    out.print(Markdown(f"# {entry.name}\n\n{entry.page}"))
+    fields = Table("field", "takes", "default", "", title="Fields", box=None, header_style="bold", title_justify="left")
+    for name, schema in entry.fields.items():
+        fields.add_row(name, catalogue.wanted(schema), str(entry.defaults.get(name)), schema.get("description", ""))
+    metrics = Table("metric", "unit", "", title="Metrics", box=None, header_style="bold", title_justify="left")
+    for metric in entry.metrics:
+        metrics.add_row(metric["name"], metric["unit"], metric["help"])
+    out.print(fields, metrics, sep="\n")
+    for name, shows in entry.figures.items():
+        out.print(Text.assemble(("figure ", "bold"), f"{name}: {shows}"))
+    for example in entry.examples:
+        out.print(Text.assemble(("\nexample ", "bold"), example["title"]))
+        out.print(Text(catalogue.example_block(entry, example["id"])))
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Plain rows under plain heads."""
+    drawn = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        drawn.add_row(*(str(row.get(column, "")) for column in columns))
+    out.print(drawn)

@@ -1,0 +1,125 @@
+"""Text fields → the very text they mean, as content-addressed snapshots. What may be quoted is decided here, before anything is read."""
+
+import hashlib
+import pydoc_data.topics
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from vaultlab import trust
+from vaultlab.errors import NoteError, VaultlabError
+from vaultlab.notes import parse, passage
+from vaultlab.notes.note import Note
+from vaultlab.result import Text
+from vaultlab.vault import files
+from vaultlab.vault.config import Config
+from vaultlab.vault.index import Scan
+
+COLLECTIONS = ("folder", "vault")
+"""References to many notes at once: a change in them marks a result stale, and runs only when asked for."""
+
+
+def snapshot(name: str, parts: tuple[tuple[str, str], ...]) -> Text:
+    """A text with its content hash; the sources' names are not in the hash, so a renamed note reads the same."""
+    digest = hashlib.sha256()
+    for _, text in parts:
+        content = text.encode()
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return Text(name, digest.hexdigest(), parts)
+
+
+@cache
+def python_help() -> Text:
+    """Python's own help texts, which every CPython carries: about 0.7 MB of plain English and code."""
+    topics = pydoc_data.topics.topics
+    return snapshot("python-help", tuple((name, topics[name]) for name in sorted(topics)))
+
+
+class Texts:
+    """Resolves what the notes of one vault refer to; every note is read at most once. Without a vault: literals and named files."""
+
+    def __init__(self, config: Config, root: Path | None = None, scan: Scan | None = None) -> None:
+        self.config = config
+        self.root = root
+        self.scan = scan
+        self._read: dict[str, tuple[Note, str]] = {}
+
+    def resolve(self, value: str, source: str = "") -> Text:
+        """The text that `value` means in the note `source`. NoteError: it leads nowhere, or may not be quoted."""
+        reference = passage.classify(value)
+        match reference.kind:
+            case "literal":
+                return snapshot("", (("", value),))
+            case "python-help":
+                return python_help()
+            case "file":
+                path = trust.text_file(reference.path, self.config.texts)
+                return snapshot(reference.path, ((reference.path, files.read(path).text),))
+            case "folder" | "vault":
+                return snapshot(value, tuple(self._collection(reference.path)))
+        path = self._target(reference.path, source)
+        text = self._prose(path)
+        if reference.fragment:
+            text = passage.passage(text, reference.fragment)
+        return snapshot(value, ((path, text),))
+
+    def _target(self, link: str, source: str) -> str:
+        if self.scan is None:
+            raise NoteError("This reference needs a vault.", "Give the text itself, or `python-help`.")
+        if not link:
+            return source
+        path = self.scan.resolve(link, source)
+        if path is None:
+            names = [one.rpartition("/")[2].removesuffix(".md") for one in self.scan.paths]
+            near = passage.nearest(link, names)
+            raise NoteError(f"There is no note `{link}` in this vault.", f"Did you mean `[[{near}]]`?" if near else "")
+        if path != source and not trust.public(path, self._note(path)[0].properties):
+            raise NoteError(
+                f"`{link}` is private (publish: false, draft: true, or in a private/ folder), so no other note's result quotes it.",
+                "Put the block into that note, or quote another one.",
+            )
+        return path
+
+    def _collection(self, folder: str) -> Iterator[tuple[str, str]]:
+        if self.scan is None:
+            raise NoteError("This reference needs a vault.", "Give the text itself, or `python-help`.")
+        found = False
+        for path in self.scan.paths:
+            if folder and not path.startswith(folder.strip("/") + "/"):
+                continue
+            if not trust.listed(path, self.config.search):
+                continue
+            try:
+                properties = self._note(path)[0].properties
+            except VaultlabError:
+                continue  # not readable as a note: listed among the vault's problems already
+            if trust.public(path, properties):
+                found = True
+                yield path, self._prose(path)
+        if not found:
+            raise NoteError(
+                f"No note of {f'`{folder}`' if folder else 'this vault'} may be searched.",
+                'The owner of this machine lists them: `search = ["Folder/*"]` in the configuration that `vaultlab doctor` names.',
+            )
+
+    def _note(self, path: str) -> tuple[Note, str]:
+        if path not in self._read:
+            assert self.root is not None
+            text = files.read(files.inside(self.root, path)).text
+            self._read[path] = (parse.parse(text), text)
+        return self._read[path]
+
+    def _prose(self, path: str) -> str:
+        note, text = self._note(path)
+        return passage.prose(text, note, self.config.folder)
+
+
+def changed_parts(old: Mapping[str, str], new: Text) -> int:
+    """How many sources of a text are new, gone or other than they were; `old`: source → its text's hash."""
+    now = part_hashes(new)
+    return sum(old.get(source) != now.get(source) for source in {*old, *now})
+
+
+def part_hashes(text: Text) -> dict[str, str]:
+    """Source → the hash of its text, to say later how much of a collection changed."""
+    return {source: hashlib.sha256(content.encode()).hexdigest()[:16] for source, content in text.parts}
