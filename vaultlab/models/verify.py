@@ -17,6 +17,8 @@ from vaultlab.models.trace import Site, trace
 LIMIT = 1e-3
 """Largest difference allowed, relative to the largest activation: a sound model in float32 stays under 1e-5."""
 
+_WORDS = {"attn": "attention", "mlp": "MLP"}
+
 
 @torch.inference_mode()
 def verify(model: Model, tokens: int = 16) -> float:
@@ -92,6 +94,3 @@ def _upcast(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
     with module.register_forward_pre_hook(widen), module.register_forward_hook(restore):
         yield
-
-
-_WORDS = {"attn": "attention", "mlp": "MLP"}
