@@ -62,20 +62,18 @@ def read(text: str) -> Stored | None:
     values = top.values
     if not isinstance(values.get("lab_ask"), str):
         return None
-    said = {
-        name: str(values.get(f"lab_{name}") or "") for name in ("experiment", "status", "model", "key", "card", "page")
-    }
+    words = ("experiment", "status", "model", "key", "card", "page")
     accepted = values.get("lab_accepted")
-    numbers = {name.removeprefix("lab_"): value for name, value in values.items() if _is_headline(name, value)}
+    said: dict[str, Any] = {name: str(values.get(f"lab_{name}") or "") for name in words}
+    said |= _record(text[top.body_at :])
     return Stored(
         title=str(values.get("title") or ""),
         verdict=values.get("lab_verdict") or None,
         note=_unlinked(str(values.get("lab_note") or "")),
         ask=values["lab_ask"],
         accepted=tuple(map(str, accepted)) if isinstance(accepted, list) else (),
-        metrics=numbers,
+        metrics={name.removeprefix("lab_"): value for name, value in values.items() if _is_headline(name, value)},
         **said,
-        **_record(text[top.body_at :]),
     )
 
 

@@ -25,7 +25,7 @@ def splice(text: str, block: Block, id: str, folder: str = "vaultlab") -> Edit |
     """
     if block.embed == "none" or any(shows(embed, id, folder) for embed in parse(text).embeds):
         return None
-    embed = f"{block.prefix}![[{folder}/{id}#^{block.embed}]]"
+    embed = f"![[{folder}/{id}#^{block.embed}]]"
     if not block.listed:
         above, below = True, not _is_blank(_line_after(text, block), block.prefix)
         return _edit(text, block, embed, above=above, below=below)
@@ -42,7 +42,7 @@ def apply(text: str, edit: Edit) -> str:
 
 def _edit(text: str, block: Block, embed: str, *, above: bool, below: bool) -> Edit:
     blank = block.prefix.rstrip()
-    lines = [blank] * above + [embed] + [blank] * below
+    lines = [blank] * above + [block.prefix + embed] + [blank] * below
     start, end = _line_end(text, block.end)
     if start == end:  # the note ends with the fence, without a line end: the opening fence has one
         opening = slice(*_line_end(text, block.start))
@@ -69,7 +69,7 @@ def _is_blank(line: str, prefix: str) -> bool:
 def _adds_only(text: str, edit: Edit, embed: str) -> bool:
     """Whether to Markdown the edit adds one paragraph and changes nothing else, a list's tightness included."""
     after = tokens_of(apply(text, edit))
-    added = [at for at, token in enumerate(after) if token.type == "inline" and token.content == embed.strip()]
+    added = [at for at, token in enumerate(after) if token.type == "inline" and token.content == embed]
     if not added:
         return False
     del after[added[0] - 1 : added[0] + 2]
