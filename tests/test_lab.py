@@ -343,8 +343,7 @@ def test_the_log_is_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (logs / "worker.log").read_text() == (logs / "worker.1.log").read_text()
 
 
-def test_the_device_of_the_lab_is_the_default(tmp_path: Path) -> None:
-    """A real worker: what it refuses, computes, and where."""
+def test_a_real_worker_refuses_computes_and_keeps() -> None:
     fields = {"features": 3, "hidden": 2, "steps": 20, "seeds": 2}
     with Lab(device="cpu") as lab:
         refused = lab.ask(Ask("id", "superpositoin", {}))

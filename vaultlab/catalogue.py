@@ -64,9 +64,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Name → entry, for every experiment."""
+    """Name → entry, for every experiment; `broken` says of the others what is wrong with their file."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
@@ -174,7 +175,7 @@ def _stamp() -> list[list[Any]]:
 
 def _catalogue(described: Mapping[str, Any]) -> Catalogue:
     entries = described["experiments"].items()
-    return Catalogue({name: _entry(name, entry) for name, entry in entries})
+    return Catalogue({name: _entry(name, entry) for name, entry in entries}, described.get("broken", {}))
 
 
 def _entry(name: str, entry: Mapping[str, Any]) -> Entry:

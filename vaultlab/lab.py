@@ -103,7 +103,7 @@ class Lab:
         return plan
 
     def describe(self) -> dict[str, Any]:
-        """What the worker has: {"vaultlab": version, "experiments": {name: entry}}. RunError without a worker."""
+        """What the worker has: `vaultlab`, `experiments` {name: entry}, `broken` {name: why}. RunError without one."""
         described: dict[str, Any] = self._request("describe")
         return described
 

@@ -86,7 +86,8 @@ class Process:
     def close(self) -> None:
         """Let it end by itself, for its stdin ends; then see that it does."""
         self._outbox.put(None)
-        self._reader.join(CLOSE_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(CLOSE_S)
         self.kill(0.5)
 
     def _signal(self, number: signal.Signals) -> None:

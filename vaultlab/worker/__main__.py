@@ -32,6 +32,7 @@ from vaultlab.worker.residents import IDLE_S
 from vaultlab.worker.run import Runner
 
 _GRACE_S = 1.5
+_HALF_WRITTEN = (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError)
 _NAMES = {Result: "result", Refusal: "refusal", Failure: "failure"}
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Worker:
         self._waiting: queue.Queue[Request | None] = queue.Queue()
         self._cancelled: set[int] = set()
         self._ended = threading.Event()
+        self.exit_code = 1
         self._meanwhile: dict[str, Callable[[Request], Any]] = {
             "describe": self._describe,
             "plan": lambda request: encode(self.runner.plan(decode(Ask, request["ask"]))),
@@ -62,7 +64,8 @@ class Worker:
         # The line end closes whatever an import has printed to stdout before it was ours.
         os.write(self._out, b"\n")
         self._reply(0, "hello", {"protocol": PROTOCOL, "vaultlab": __version__, "pid": os.getpid()})
-        threading.Thread(target=self._read, daemon=True).start()
+        reader = threading.Thread(target=self._read, daemon=True)
+        reader.start()
         while not self.runner.broken:
             try:
                 request = self._waiting.get(timeout=IDLE_S)
@@ -70,6 +73,7 @@ class Worker:
                 self.runner.residents.evict(IDLE_S)
                 continue
             if request is None:
+                reader.join()
                 return
             self._work(request)
 
@@ -81,6 +85,7 @@ class Worker:
                     self._guarded(request, self._meanwhile[request["do"]])
                 else:
                     self._waiting.put(request)
+            self.exit_code = 0
         finally:
             self._ended.set()
             self._waiting.put(None)
@@ -114,11 +119,16 @@ class Worker:
             self._reply(request["id"], "error", {"by": by, "message": error.message, "hint": error.hint})
 
     def _describe(self, request: Request) -> dict[str, Any]:
-        registry = self.runner.registry
-        return {
-            "vaultlab": __version__,
-            "experiments": {name: asdict(entry(name, experiment)) for name, experiment in registry.items()},
-        }
+        """Every experiment; one whose file cannot be imported is told, and is not in the way of the others."""
+        described: dict[str, Any] = {}
+        broken: dict[str, str] = {}
+        for name in self.runner.registry:
+            try:
+                described[name] = asdict(entry(name, self.runner.registry[name]))
+            except _HALF_WRITTEN as error:
+                _log.exception("the experiment %s cannot be used", name)
+                broken[name] = f"{type(error).__name__}: {error}"
+        return {"vaultlab": __version__, "experiments": described, "broken": broken}
 
     def _models(self, request: Request) -> list[dict[str, Any]]:
         name = request.get("name", "")
@@ -167,8 +177,9 @@ def main() -> None:
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_threads())
-    Worker(Runner(), sys.stdin.buffer, out).serve()
-    os._exit(0)  # to take torch down in order would take longer than most runs
+    worker = Worker(Runner(), sys.stdin.buffer, out)
+    worker.serve()
+    os._exit(worker.exit_code)  # to take torch down in order would take longer than most runs
 
 
 if __name__ == "__main__":
