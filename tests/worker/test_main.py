@@ -1,0 +1,108 @@
+"""The real worker process, with the small experiment of these tests in its folder."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaultlab import places
+from vaultlab.lab import Lab
+from vaultlab.result import Answer, Ask, Failure, Result
+
+SCRIPT = """
+import sys
+from pathlib import Path
+print("printed by an import", end="", flush=True)
+from tests.counting import EXPERIMENT
+from vaultlab.worker import __main__ as worker
+from vaultlab.worker.store import Store
+class Registry(dict):
+    def __getitem__(self, name):
+        if name == "broken":
+            raise ImportError("half written")
+        return EXPERIMENT
+run = worker.Runner
+worker.Runner = lambda: run(Store(Path(sys.argv[1])), Registry(counting=None, broken=None))
+worker.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("worker")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places, "state_dir", lambda: folder / "state")
+        patch.setenv("PYTHONPATH", str(Path.cwd()))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with Lab((sys.executable, "-c", SCRIPT, str(folder / "store")), device="cpu") as opened:
+            opened.describe()
+            yield opened
+
+
+def start(lab: Lab, fields: dict[str, Any], id: str) -> tuple[threading.Thread, list[Answer]]:
+    answers: list[Answer] = []
+    started = threading.Event()
+    ask = Ask(id, "counting", fields)
+    thread = threading.Thread(target=lambda: answers.append(lab.ask(ask, lambda step: started.set())))
+    thread.start()
+    assert started.wait(60)
+    return thread, answers
+
+
+def pid(lab: Lab) -> int:
+    assert lab._process is not None
+    return lab._process._popen.pid
+
+
+def test_what_is_printed_goes_to_the_log(lab: Lab) -> None:
+    assert isinstance(lab.ask(Ask("id", "counting", {"n": 3})), Result)
+    assert "printed by an experiment" in (places.state_dir() / "logs" / "worker.log").read_text()
+
+
+def test_a_broken_experiment_is_told_beside_the_others(lab: Lab) -> None:
+    described = lab.describe()
+    assert list(described["experiments"]) == ["counting"]
+    assert described["broken"] == {"broken": "ImportError: half written"}
+
+
+def test_it_answers_while_it_computes_and_stops_when_told(lab: Lab) -> None:
+    before = pid(lab)
+    thread, answers = start(lab, {"mode": "slow"}, "slow")
+    assert lab.plan(Ask("id", "counting", {"n": 7})).summary == "n=7 S=.5"
+    assert lab.describe()["experiments"]["counting"]["version"] == 1
+    assert {finding["what"] for finding in lab.doctor()} >= {"packages", "store"}
+    os.kill(before, signal.SIGINT)
+    assert thread.is_alive()
+    lab.cancel("slow")
+    thread.join(60)
+    assert isinstance(answers[0], Failure)
+    assert answers[0].kind == "cancelled"
+    assert pid(lab) == before
+
+
+def test_a_native_call_is_cancelled_by_force(lab: Lab) -> None:
+    before = pid(lab)
+    thread, answers = start(lab, {"mode": "stuck"}, "stuck")
+    lab.cancel("stuck")
+    thread.join(60)
+    assert isinstance(answers[0], Failure)
+    assert answers[0].kind == "cancelled"
+    assert isinstance(lab.ask(Ask("id", "counting", {"n": 4})), Result)
+    assert pid(lab) != before
+
+
+def test_runs_wait_for_their_turn(lab: Lab) -> None:
+    thread, answers = start(lab, {"mode": "slow", "n": 2}, "first")
+    second: list[Answer] = []
+    waiting = threading.Thread(target=lambda: second.append(lab.ask(Ask("second", "counting", {"n": 9}))))
+    waiting.start()
+    lab.cancel("first")
+    thread.join(60)
+    waiting.join(60)
+    assert isinstance(answers[0], Failure)
+    assert isinstance(second[0], Result)
