@@ -8,6 +8,7 @@ from vaultlab.notes.embed import shows
 from vaultlab.notes.fences import LINE_END, tokens_of
 from vaultlab.notes.note import Block
 from vaultlab.notes.parse import parse
+from vaultlab.notes.properties import head
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,13 @@ def _is_blank(line: str, prefix: str) -> bool:
 
 def _adds_only(text: str, edit: Edit, embed: str) -> bool:
     """Whether to Markdown the edit adds one paragraph and changes nothing else, a list's tightness included."""
-    after = tokens_of(apply(text, edit))
+    body_at = head(text).body_at
+    after = tokens_of(apply(text, edit)[body_at:])
     added = [at for at, token in enumerate(after) if token.type == "inline" and token.content == embed]
     if not added:
         return False
     del after[added[0] - 1 : added[0] + 2]
-    return _shape(after) == _shape(tokens_of(text))
+    return _shape(after) == _shape(tokens_of(text[body_at:]))
 
 
 def _shape(tokens: list[Token]) -> list[tuple[str, int, bool, str]]:
