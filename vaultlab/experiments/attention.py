@@ -1,0 +1,745 @@
+"""Attention: where each head looks, and how much it moves from there.
+
+One forward pass over a text. A head h reads the normed stream x, looks from each token i at the tokens j before it with
+weights A_ij that sum to 1, and adds what it finds there to the stream:
+
+    h(x) = (A ⊗ W_O W_V) x        write of token i = Σ_j A_ij · x_j W_V W_O
+    attention's output = Σ_h h(x) + one constant from the biases
+
+A weight says where a head looks, not how much it takes from there. Most heads rest on a *sink*: the text's first token,
+sometimes another one with a massive activation, whose value is next to nothing. So the pattern shown is the weighted
+one:
+
+    weighted A_ij = A_ij · ‖x_j W_V W_O‖         the length of what j adds to i
+
+x_j counts without the norm's bias and the value without b_V. They are the same wherever a head looks, since rows of A
+sum to 1; they belong to the layer's constant. Sinks are position 0 and every token whose stream is over 5 × the median
+norm where the layer reads it. Averages are over the tokens that are no sinks, as the ones that look.
+
+    entropy        −Σ_j A_ij log₂ A_ij        0: one token; uniform attention: log₂ of how many tokens are visible
+    write norm     ‖Σ_j A_ij x_j W_V W_O‖ over the j that are no sinks, as a share of the stream that leaves the layer
+
+Shown are all heads of the model, or with `layer` those of one layer; `head` is drawn large, by default the one that
+writes most. That choice is made on the same text, so its own `head_write_share` is no evidence that it is special.
+
+How to read the figures. In `pattern` each row is a token and the row's cells say how much it gets from each token
+before it; the hatched columns are sinks, their share of all attention and of all that moves is written above. In
+`heads` a bright cell left is a head that writes much, a bright cell right one that mostly looks at the sink. In
+`entropy` heads near the dashed line look everywhere alike, heads at the left look at one token. In `patterns` every
+tile is a head: a bright diagonal is the token itself, a line beside it the previous token, a left edge the sink.
+
+Source: Nelson Elhage, Neel Nanda, Catherine Olsson, Tom Henighan, Nicholas Joseph, Ben Mann, Amanda Askell, Yuntao
+Bai, Anna Chen, Tom Conerly, Nova DasSarma, Dawn Drain, Deep Ganguli, Zac Hatfield-Dodds, Danny Hernandez, Andy Jones,
+Jackson Kernion, Liane Lovitt, Kamal Ndousse, Dario Amodei, Tom Brown, Jack Clark, Jared Kaplan, Sam McCandlish, Chris
+Olah (2021), "A Mathematical Framework for Transformer Circuits", sections "Attention Heads are Independent and
+Additive" and "Attention Heads as Information Movement", https://transformer-circuits.pub/2021/framework/index.html
+
+The weighted pattern: Goro Kobayashi, Tatsuki Kuribayashi, Sho Yokoi, Kentaro Inui (2020), "Attention is Not Only a
+Weight: Analyzing Transformers with Vector Norms", section 3, https://aclanthology.org/2020.emnlp-main.574
+
+Sinks: Guangxuan Xiao, Yuandong Tian, Beidi Chen, Song Han, Mike Lewis (2024), "Efficient Streaming Language Models with
+Attention Sinks", section 3, https://arxiv.org/abs/2309.17453. Mingjie Sun, Xinlei Chen, J. Zico Kolter, Zhuang Liu
+(2024), "Massive Activations in Large Language Models", section 2, https://arxiv.org/abs/2402.17762
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from einops import reduce
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vaultlab.errors import NoteError
+from vaultlab.experiment import Bench, Example, Experiment, Head, Layer, ModelName, Needs, Quantity, TextName
+from vaultlab.experiment import Spec as BaseSpec
+from vaultlab.models import parts
+from vaultlab.models.load import Model, Shape
+from vaultlab.models.tokens import Tokens
+from vaultlab.models.trace import Site, SiteName, sinks, trace
+from vaultlab.models.weights import AttentionParts, Norm
+from vaultlab.plots.style import GREY, SHADES, Drawing, canvas, colour_bar, heat, tiles, token_axis, visible
+from vaultlab.result import Check, Metric
+
+PARKED = 0.5
+"""A head parks where more than this share of its attention, or of what it moves, is on sinks."""
+
+ALGEBRA = 1e-5
+"""How far two ways to the same number may be apart in float64, or in float32 where a device has no other."""
+
+SLICE = (4, 8)
+"""Tokens and written dimensions on which A ⊗ W_O W_V is formed: all of it would have (tokens · d_model)² entries."""
+
+TILE = 32
+"""Cells a side at most of a head's pattern among all heads': of longer texts each cell is a block of tokens."""
+
+MOSAIC = 1100
+"""Cells across that `tiles` draws before it averages neighbours."""
+
+
+class Spec(BaseSpec):
+    model: ModelName = "smollm2-135m"
+    """The model that reads the text."""
+
+    text: TextName = "When Mary and John went to the store, John gave a drink to Mary."
+    """What it reads."""
+
+    layer: Layer | None = None
+    """Only this layer's heads, counted from 0; none: all layers."""
+
+    head: Head | None = None
+    """The head that is drawn large, as L17H8; none: the one that writes most, what comes from sinks not counted."""
+
+    tokens: int = Field(128, ge=3, le=512)
+    """At most so many tokens are read, from the text's beginning."""
+
+    bos: bool | None = None
+    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+
+    template: Literal["none", "chat"] = "none"
+    """The text as it is, or as the user's turn in the model's chat template."""
+
+    @model_validator(mode="after")
+    def _one_layer(self) -> "Spec":
+        if self.layer is not None and self.head is not None and address(self.head)[0] != self.layer:
+            raise ValueError(f"The head {self.head} is not in layer {self.layer}.")
+        return self
+
+
+class Reading(NamedTuple):
+    """What one layer's heads do with one text. `uniform_*`: what uniform attention would have.
+
+    `small` is the weighted pattern in blocks, 1 being what the head moves to a token on average; NaN where nothing is
+    visible. The residuals are those of `verify`.
+    """
+
+    sinks: Bool[Tensor, " pos"]
+    sink_norm: Float[Tensor, ""]
+    entropy: Float[Tensor, " head"]
+    sink_mass: Float[Tensor, " head"]
+    weighted_sink_mass: Float[Tensor, " head"]
+    previous_token: Float[Tensor, " head"]
+    write_norm: Float[Tensor, " head"]
+    uniform_entropy: Float[Tensor, ""]
+    uniform_sink_mass: Float[Tensor, ""]
+    uniform_previous_token: Float[Tensor, ""]
+    small: Float[Tensor, "head cell cell"]
+    row_residual: Float[Tensor, ""]
+    ahead_residual: Float[Tensor, ""]
+    rounding_residual: Float[Tensor, ""]
+
+
+class Out(NamedTuple):
+    """What `compute` leaves behind: the Readings of all layers shown, stacked, and the whole pattern of one head.
+
+    `length` is the whole text's, in tokens; `eps` that of the run's dtype; `moved` is the head's ‖x_j W_V W_O‖.
+    """
+
+    tokens: tuple[str, ...]
+    length: int
+    layers: tuple[int, ...]
+    head: str
+    eps: float
+    sinks: Bool[Tensor, "layer pos"]
+    sink_norm: Float[Tensor, " layer"]
+    entropy: Float[Tensor, "layer head"]
+    sink_mass: Float[Tensor, "layer head"]
+    weighted_sink_mass: Float[Tensor, "layer head"]
+    previous_token: Float[Tensor, "layer head"]
+    write_norm: Float[Tensor, "layer head"]
+    uniform_entropy: Float[Tensor, " layer"]
+    uniform_sink_mass: Float[Tensor, " layer"]
+    uniform_previous_token: Float[Tensor, " layer"]
+    small: Float[Tensor, "layer head cell cell"]
+    row_residual: Float[Tensor, " layer"]
+    ahead_residual: Float[Tensor, " layer"]
+    rounding_residual: Float[Tensor, " layer"]
+    pattern: Float[Tensor, "query key"]
+    moved: Float[Tensor, " key"]
+    pattern_residual: Float[Tensor, ""]
+    heads_residual: Float[Tensor, ""]
+    kronecker_residual: Float[Tensor, ""]
+    stream_residual: Float[Tensor, ""]
+
+
+def address(head: str) -> tuple[int, int]:
+    """Layer and number of a head: L17H8 → 17, 8."""
+    layer, number = head[1:].split("H")
+    return int(layer), int(number)
+
+
+def constant(attn: AttentionParts, norm: Norm) -> Float[Tensor, " d_model"]:
+    """What a layer adds to every token wherever its heads look: b_O, and b_V and the norm's bias through W_O."""
+    return attn.b_O + (attn.b_V + norm.bias @ attn.W_V).flatten() @ attn.W_O.flatten(0, 1)
+
+
+def read(
+    attn: AttentionParts,
+    x: Float[Tensor, "pos d_model"],
+    A: Float[Tensor, "head query key"],
+    before: Float[Tensor, "pos d_model"],
+    after: Float[Tensor, "pos d_model"],
+    kv_heads: int,
+) -> tuple[Reading, Float[Tensor, "pos d_model"]]:
+    """The numbers of one layer, and Σ_h A_h x W_V W_O. `x` is what the layer reads, less its norm's bias; `before` and
+    `after` are the streams that enter and leave it."""
+    norms, visible = before.norm(dim=-1), attn.visible(len(x))
+    sink = sinks(before)
+    sink[0] = True
+    asking = (~sink).nonzero().flatten()
+    group = len(A) // kv_heads
+    v = (x @ attn.W_V[::group]).repeat_interleave(group, 0)  # the heads of a group share it
+    moved, z = (v @ attn.W_O).norm(dim=-1), A @ v
+    off_sink = (z - A[..., sink] @ v[:, sink]) @ attn.W_O
+    of_key = torch.stack([sink.to(A).expand_as(moved), moved, moved * sink, torch.ones_like(moved)], -1)
+    on_sink, total, from_sink, row = (A @ of_key).unbind(-1)  # sums over a row, in one product
+    per_token = total[:, asking].mean(-1)
+    reading = Reading(
+        sinks=sink,
+        sink_norm=norms[0] / norms.median(),
+        entropy=torch.special.entr(A).sum(-1)[:, asking].mean(-1) / math.log(2),
+        sink_mass=on_sink[:, asking].mean(-1),
+        weighted_sink_mass=from_sink[:, asking].mean(-1) / per_token,
+        previous_token=A.diagonal(-1, 1, 2)[:, asking - 1].mean(-1),
+        write_norm=(off_sink.norm(dim=-1) / after.norm(dim=-1))[:, asking].mean(-1),
+        **_uniform(visible, sink),
+        small=_small(A * (moved / per_token[:, None])[:, None], visible),
+        row_residual=(row - 1).abs().max(),
+        ahead_residual=A.masked_fill(visible, 0).max(),
+        rounding_residual=torch.tensor(math.nan),
+    )
+    return reading, z.transpose(0, 1).flatten(1) @ attn.W_O.flatten(0, 1)
+
+
+def _uniform(visible: Bool[Tensor, "query key"], sink: Bool[Tensor, " pos"]) -> dict[str, Tensor]:
+    share = visible / visible.sum(-1, keepdim=True)
+    asking = ~sink
+    return {
+        "uniform_entropy": -share.amax(-1)[asking].log2().mean(),
+        "uniform_sink_mass": share[asking][:, sink].sum(-1).mean(),
+        "uniform_previous_token": share.diagonal(-1)[asking[1:]].mean(),
+    }
+
+
+def _small(weighted: Float[Tensor, "head query key"], visible: Bool[Tensor, "query key"]) -> Tensor:
+    """Blocks of tokens, at most TILE: what a block's keys give together, mean over the queries that see it, or NaN."""
+    by = -(-len(visible) // min(TILE, max(1, MOSAIC // len(weighted))))
+    missing = -len(visible) % by
+    given, seen = (torch.nn.functional.pad(part, (0, missing, 0, missing)) for part in (weighted, visible))
+    blocks = "(row query) (col key)"
+    total = reduce(given, f"head {blocks} -> head row col", "sum", query=by, key=by)
+    queries = reduce(
+        reduce(seen, f"{blocks} -> row query col", "any", query=by, key=by), "row query col -> row col", "sum"
+    )
+    return (total / queries).half()
+
+
+def apart(one: Tensor, other: Tensor) -> Float[Tensor, ""]:
+    """The largest difference, as a share of the largest entry."""
+    return (one - other).abs().max() / torch.maximum(one.abs().max(), other.abs().max()).clamp(min=1e-30)
+
+
+def rebuilt(
+    attn: AttentionParts, norm: Norm, x: Float[Tensor, "pos d_model"], A: Float[Tensor, "head query key"]
+) -> Float[Tensor, "pos d_model"]:
+    """A layer's output head by head: Σ_h A_h x W_V W_O and the constant; `x` is less the norm's bias."""
+    heads = zip(A, attn.W_V, attn.W_O, strict=True)
+    return torch.stack([A_h @ (x @ W_V @ W_O) for A_h, W_V, W_O in heads]).sum(0) + constant(attn, norm)
+
+
+def kronecker_residual(
+    A: Float[Tensor, "query key"],
+    x: Float[Tensor, "pos d_model"],
+    W_V: Float[Tensor, "d_model d_head"],
+    W_O: Float[Tensor, "d_head d_model"],
+) -> Float[Tensor, ""]:
+    """How far (A ⊗ W_O W_V) x and (I ⊗ W_O)(A ⊗ I)(I ⊗ W_V) x are from what the head writes, on a slice.
+
+    vec goes row by row, one token after the other. In the formula weights act on columns: here they stand transposed.
+    """
+    few, dims = SLICE
+    A, x, W_O = A[:few, :few], x[:few], W_O[:, :dims]
+    eye_pos, eye_head = torch.eye(len(A)).to(A), torch.eye(len(W_O)).to(A)
+    vec, write = x.flatten(), (A @ (x @ W_V) @ W_O).flatten()
+    at_once = torch.kron(A, (W_V @ W_O).T.contiguous()) @ vec
+    by_steps = torch.kron(eye_pos, W_V.T.contiguous()) @ vec
+    by_steps = torch.kron(eye_pos, W_O.T.contiguous()) @ (torch.kron(A, eye_head) @ by_steps)
+    return torch.maximum(apart(at_once, write), apart(by_steps, write))
+
+
+Found = dict[Site, Tensor]
+
+
+@torch.inference_mode()
+def compute(spec: Spec, bench: Bench) -> Out:
+    """One forward pass, then layer by layer in float32; identities of the drawn head's layer in float64."""
+    model = bench.model(spec.model)
+    tokens = _tokens(spec, model, "\n\n".join(part for _, part in bench.text("text").parts))
+    layers = _layers(spec, model)
+    bench.progress(0, len(layers), "reading the text")
+    found = _found(model, tokens.ids[: spec.tokens], layers)
+    readings = []
+    for done, layer in enumerate(layers):
+        bench.progress(done, len(layers), "weighing what heads move")
+        readings.append(_reading(model, layer, found))
+    stacked = {name: torch.stack(values).cpu() for name, *values in zip(Reading._fields, *readings, strict=True)}
+    chosen = address(spec.head) if spec.head else _strongest(layers, stacked["write_norm"])
+    return Out(
+        tokens=tokens.strings[: spec.tokens],
+        length=len(tokens.ids),
+        layers=tuple(layers),
+        head=f"L{chosen[0]}H{chosen[1]}",
+        eps=torch.finfo(model.dtype).eps,
+        **stacked,
+        **_exact(model, *chosen, found),
+        stream_residual=_stream_residual(found, layers),
+    )
+
+
+def _tokens(spec: Spec, model: Model, text: str) -> Tokens:
+    tokens = model.tokens(text, bos=spec.bos, template=spec.template)
+    if len(tokens.ids) < 3:
+        raise NoteError(
+            f"The text has {len(tokens.ids)} tokens for {model.name}, and attention needs at least 3 to choose from.",
+            "Give it a sentence.",
+            field="text",
+        )
+    return tokens
+
+
+def _layers(spec: Spec, model: Model) -> list[int]:
+    """The layers shown. NoteError for a layer or head that the model has not."""
+    shape = model.shape
+    if spec.layer is not None and spec.layer >= shape.layers:
+        raise NoteError(
+            f"{model.name} has no layer {spec.layer}.", f"Its layers are 0 to {shape.layers - 1}.", field="layer"
+        )
+    if spec.head is not None:
+        layer, number = address(spec.head)
+        if layer >= shape.layers or number >= shape.heads:
+            last = f"L{shape.layers - 1}H{shape.heads - 1}"
+            raise NoteError(f"{model.name} has no head {spec.head}.", f"Its heads are L0H0 to {last}.", field="head")
+    return list(range(shape.layers)) if spec.layer is None else [spec.layer]
+
+
+def _found(model: Model, ids: Int[Tensor, " pos"], layers: list[int]) -> Found:
+    names: tuple[SiteName, ...] = ("resid_pre", "attn_in", "pattern", "attn", "mlp")
+    sites = [Site(name, layer) for layer in layers for name in names] + [Site("resid_post", layers[-1])]
+    return {site: value[0] for site, value in trace(model, ids[None], sites).items()}
+
+
+def _reading(model: Model, layer: int, found: Found) -> Reading:
+    wide = torch.promote_types(model.dtype, torch.float32)
+    attn, norm = parts.attention(model, layer, wide), parts.attn_norm(model, layer, wide)
+    after = found.get(Site("resid_pre", layer + 1), found.get(Site("resid_post", layer)))
+    assert after is not None
+    x, A, before, output = (found[Site(name, layer)].to(wide) for name in ("attn_in", "pattern", "resid_pre", "attn"))
+    reading, moved = read(attn, x - norm.bias, A, before, after.to(wide), model.shape.kv_heads)
+    return reading._replace(rounding_residual=apart(moved + constant(attn, norm), output))
+
+
+def _strongest(layers: list[int], write_norm: Float[Tensor, "layer head"]) -> tuple[int, int]:
+    row, number = divmod(int(write_norm.argmax()), write_norm.shape[1])
+    return layers[row], number
+
+
+def _exact(model: Model, layer: int, number: int, found: Found) -> dict[str, Tensor]:
+    """The drawn head's pattern and what it moves, and its layer's identities in float64."""
+    wide = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
+    attn, norm = parts.attention(model, layer, wide), parts.attn_norm(model, layer, wide)
+    whole, A = found[Site("attn_in", layer)].to(wide), found[Site("pattern", layer)]
+    x, W_V, W_O = whole - norm.bias, attn.W_V[number], attn.W_O[number]
+    own = attn.pattern(whole)
+    return {
+        "pattern": A[number].float().cpu(),
+        "moved": (x @ W_V @ W_O).norm(dim=-1).float().cpu(),
+        "pattern_residual": (own - A).abs().max().cpu(),
+        "heads_residual": apart(rebuilt(attn, norm, x, own), attn(whole)).cpu(),
+        "kronecker_residual": kronecker_residual(A[number].to(wide), x, W_V, W_O).cpu(),
+    }
+
+
+def _stream_residual(found: Found, layers: list[int]) -> Float[Tensor, ""]:
+    """How far the stream that leaves the last layer is from what entered the first and all that was written since."""
+    written = [found[Site(name, layer)] for layer in layers for name in ("attn", "mlp")]
+    first, last = found[Site("resid_pre", layers[0])], found[Site("resid_post", layers[-1])]
+    total = first.cpu().double()
+    for part in written:
+        total += part.cpu()
+    residual: Tensor = ((total - last.cpu()).norm(dim=-1) / last.cpu().norm(dim=-1)).max()
+    return residual
+
+
+SINK_HEADS = Quantity(
+    "sink_heads",
+    "Share of heads that park: more than half of their attention is on sinks; null: uniform attention.",
+    range=(0, 1),
+    headline=True,
+)
+WEIGHTED_SINK_HEADS = Quantity(
+    "weighted_sink_heads",
+    "Share of heads for which more than half of what they move comes from sinks; null: what their attention says, "
+    "`sink_heads`.",
+    range=(0, 1),
+    headline=True,
+)
+HEAD_ENTROPY = Quantity(
+    "head_entropy",
+    "Entropy of the drawn head's attention, mean over tokens; null: uniform attention.",
+    unit="bits",
+    range=(0, 9),
+    headline=True,
+)
+HEAD_SINK_MASS = Quantity(
+    "head_sink_mass",
+    "Share of the drawn head's attention that is on sinks; null: uniform attention.",
+    range=(0, 1),
+)
+HEAD_WEIGHTED_SINK_MASS = Quantity(
+    "head_weighted_sink_mass",
+    "Share of what the drawn head moves that comes from sinks.",
+    range=(0, 1),
+)
+HEAD_PREVIOUS_TOKEN = Quantity(
+    "head_previous_token",
+    "Share of the drawn head's attention that is on the token before; null: uniform attention.",
+    range=(0, 1),
+)
+HEAD_WRITE_SHARE = Quantity(
+    "head_write_share",
+    "The drawn head's write norm by the sum of its layer's; null: 1 by the number of heads. No evidence where the head "
+    "was chosen for it.",
+    range=(0, 1),
+)
+ENTROPY = Quantity(
+    "entropy",
+    "Entropy of every head's attention, mean over tokens, layer after layer; null: uniform attention.",
+    unit="bits",
+    range=(0, 9),
+)
+SINK_MASS = Quantity(
+    "sink_mass",
+    "Share of every head's attention that is on sinks; null: uniform attention.",
+    range=(0, 1),
+)
+WEIGHTED_SINK_MASS = Quantity(
+    "weighted_sink_mass",
+    "Share of what every head moves that comes from sinks.",
+    range=(0, 1),
+)
+PREVIOUS_TOKEN = Quantity(
+    "previous_token",
+    "Share of every head's attention that is on the token before; null: uniform attention.",
+    range=(0, 1),
+)
+WRITE_NORM = Quantity(
+    "write_norm",
+    "Norm of what every head adds to a token, less what comes from sinks, as a share of the norm of the stream that "
+    "leaves the layer; mean over tokens.",
+    range=(0, math.inf),
+)
+WRITE_SHARE = Quantity(
+    "write_share",
+    "Every head's write norm by the sum of its layer's; null: 1 by the number of heads.",
+    range=(0, 1),
+    forced={"mean": "the shares of a layer's heads sum to 1, so their mean is 1 by the number of heads"},
+)
+SINK_NORM = Quantity(
+    "sink_norm",
+    "Norm of the stream at position 0 by the median token's, where each layer reads it.",
+    unit="× the median",
+    range=(0, math.inf),
+)
+
+
+def _place(out: Out) -> tuple[int, int]:
+    """Where the drawn head is in the tensors."""
+    layer, number = address(out.head)
+    return out.layers.index(layer), number
+
+
+def measure(spec: Spec, out: Out) -> list[Metric]:
+    """Numbers of all heads shown, and of the one that is drawn; averages are over tokens that are no sinks."""
+    row, _ = place = _place(out)
+    heads = out.entropy.numel()
+    share = out.write_norm / out.write_norm.sum(-1, keepdim=True)
+    even = 1 / out.entropy.shape[1]
+    asking = int((~out.sinks[row]).sum())
+
+    def of_heads(quantity: Quantity, values: Tensor, null: Tensor | None = None) -> Metric:
+        mean = None if null is None else float(null.mean())
+        return quantity.is_(tuple(values.flatten().tolist()), null=mean, n=int((~out.sinks).sum(-1).min()))
+
+    def of_one(quantity: Quantity, values: Tensor, null: Tensor | None = None) -> Metric:
+        return quantity.is_(float(values[place]), null=None if null is None else float(null[row]), n=asking)
+
+    parked = float((out.sink_mass > PARKED).float().mean())
+    by_chance = float((out.uniform_sink_mass > PARKED).float().mean())
+    return [
+        SINK_HEADS.is_(parked, null=by_chance, n=heads),
+        WEIGHTED_SINK_HEADS.is_(float((out.weighted_sink_mass > PARKED).float().mean()), null=parked, n=heads),
+        of_one(HEAD_ENTROPY, out.entropy, out.uniform_entropy),
+        of_one(HEAD_SINK_MASS, out.sink_mass, out.uniform_sink_mass),
+        of_one(HEAD_WEIGHTED_SINK_MASS, out.weighted_sink_mass),
+        of_one(HEAD_PREVIOUS_TOKEN, out.previous_token, out.uniform_previous_token),
+        HEAD_WRITE_SHARE.is_(float(share[place]), null=even, n=asking),
+        of_heads(ENTROPY, out.entropy, out.uniform_entropy),
+        of_heads(SINK_MASS, out.sink_mass, out.uniform_sink_mass),
+        of_heads(WEIGHTED_SINK_MASS, out.weighted_sink_mass),
+        of_heads(PREVIOUS_TOKEN, out.previous_token, out.uniform_previous_token),
+        of_heads(WRITE_NORM, out.write_norm),
+        WRITE_SHARE.is_(tuple(share.flatten().tolist()), null=even, n=heads),
+        SINK_NORM.is_(tuple(out.sink_norm.tolist()), n=len(out.layers)),
+    ]
+
+
+def verify(spec: Spec, out: Out) -> list[Check]:
+    """Identities of this run: of all its heads, and in float64 of the drawn head's layer."""
+    layer, _ = address(out.head)
+    rounding = max(ALGEBRA, 4 * out.eps)
+    return [
+        Check("rows sum to 1", float(out.row_residual.max()), rounding, "all heads shown"),
+        Check("nothing looks ahead", float(out.ahead_residual.max()), 0.0, "the largest weight on what is not visible"),
+        Check(
+            "pattern = softmax of queries and keys",
+            float(out.pattern_residual),
+            rounding,
+            f"layer {layer} rebuilt from W_Q, W_K, their biases and the positions, against the model's own",
+        ),
+        Check(
+            "heads + constant = layer (algebra)",
+            float(out.heads_residual),
+            ALGEBRA,
+            f"Σ_h A_h x W_V W_O and the biases' constant, layer {layer} in float64; relative",
+        ),
+        Check(
+            "heads + constant = layer (rounding)",
+            float(out.rounding_residual.max()),
+            rounding,
+            "the same in float32 against the model's own output, the worst of all layers shown; relative",
+        ),
+        Check(
+            "h(x) = (A ⊗ W_O W_V) x",
+            float(out.kronecker_residual),
+            ALGEBRA,
+            f"{out.head}, {SLICE[0]} tokens and {SLICE[1]} dimensions, also as (I ⊗ W_O)(A ⊗ I)(I ⊗ W_V) x; relative",
+        ),
+        Check(
+            "the stream is the sum of its writers",
+            float(out.stream_residual),
+            max(rounding, out.eps * len(out.layers)),  # every layer rounds the stream twice
+            "what entered the first layer shown, and all attention and MLP outputs since; relative, the worst token",
+        ),
+    ]
+
+
+def needs(spec: Spec, shape: Shape | None) -> Needs:
+    """The weights, all patterns and five streams a layer; a forward pass at 20 GFLOP/s, as on two cores."""
+    assert shape is not None
+    layers = shape.layers if spec.layer is None else 1
+    kept = layers * spec.tokens * (5 * shape.d_model + shape.heads * spec.tokens) * 4
+    return Needs(bytes=shape.bytes + 2 * kept, seconds=2 + 4 * shape.parameters * spec.tokens / 20e9)
+
+
+NAMED = 24
+"""Token names along an axis at most: more cannot be read in a narrow column."""
+
+
+def _percent(share: Tensor | float) -> str:
+    return f"{100 * float(share):.2g}%"
+
+
+def _name(out: Out, row: int, number: int) -> str:
+    return f"L{out.layers[row]}H{number}"
+
+
+def _strongest_names(out: Out, most: int = 3) -> list[str]:
+    order = out.write_norm.flatten().argsort(descending=True)[:most].tolist()
+    return [_name(out, *divmod(place, out.write_norm.shape[1])) for place in order]
+
+
+def _of_text(out: Out) -> str:
+    count = len(out.tokens)
+    return f"{count} tokens" if count == out.length else f"the first {count} of {out.length} tokens"
+
+
+def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
+    return {
+        "pattern": _draw_pattern(out),
+        "heads": _draw_heads(out),
+        "entropy": _draw_entropy(out),
+        "patterns": _draw_patterns(out),
+    }
+
+
+def _draw_pattern(out: Out) -> Drawing:
+    place, count = _place(out), len(out.tokens)
+    sink = out.sinks[place[0]]
+    weighted = out.pattern * out.moved
+    visible = torch.ones(count, count, dtype=torch.bool).tril()
+    shown = weighted.masked_fill(~visible | sink, math.nan).numpy()
+    plain, moved = out.sink_mass[place], out.weighted_sink_mass[place]
+    by_chance = out.uniform_sink_mass[place[0]]
+    with canvas(height=7.0) as (figure, axes):
+        ax = axes[0, 0]
+        heat(ax, shown, "what moves from j to i: ‖A_ij x_j W_V W_O‖", bar="top")
+        ax.set_aspect("equal")
+        for column in sink.nonzero().flatten().tolist():
+            ax.add_patch(
+                Rectangle((column - 0.5, column - 0.5), 1, count - column, hatch="////", facecolor="none", linewidth=0)
+            )
+        step = -(-count // NAMED)
+        every = "" if step == 1 else f", one in {step} named"
+        token_axis(ax, "x", out.tokens, NAMED)
+        token_axis(ax, "y", out.tokens, NAMED)
+        ax.set(xlabel=f"from token j{every}", ylabel=f"to token i{every}")
+        figure.suptitle(
+            f"{out.head}. Hatched, the sink: {_percent(plain)} of its attention\n"
+            f"(uniform: {_percent(by_chance)}), {_percent(moved)} of what it moves"
+        )
+    return Drawing(figure, _pattern_alt(out, shown))
+
+
+def _pattern_alt(out: Out, shown: NDArray[np.float32]) -> str:
+    place = _place(out)
+    moves = ""
+    if np.isfinite(shown).any():
+        query, key = np.unravel_index(np.nanargmax(shown), shown.shape)
+        moves = f" Most moves from {visible(out.tokens[key])} to {visible(out.tokens[query])}, {shown[query, key]:.3g}."
+    return (
+        f"The weighted attention pattern of head {out.head} on {_of_text(out)}: {_percent(out.sink_mass[place])} of "
+        f"its attention is on the sink, which gives {_percent(out.weighted_sink_mass[place])} of what it moves; "
+        f"{_percent(out.previous_token[place])} is on the token before.{moves}"
+    )
+
+
+def _draw_heads(out: Out) -> Drawing:
+    row, number = _place(out)
+    panels = [(100 * out.write_norm, "write norm (% of the stream)"), (100 * out.sink_mass, "attention on sinks (%)")]
+    with canvas(1, 2, height=2.2 + 0.15 * len(out.layers), sharey=True) as (figure, axes):
+        for ax, (values, label) in zip(axes[0], panels, strict=True):
+            heat(ax, values.numpy(), label, bar="top", limits=(0, float(values.max())))
+            ax.add_patch(Rectangle((number - 0.5, row - 0.5), 1, 1, facecolor="none", edgecolor="white", linewidth=2))
+            ax.set(xlabel="head")
+            _number_axis(ax, "x", range(out.entropy.shape[1]))
+            ax.spines[:].set_visible(False)
+        axes[0, 0].set_ylabel("layer")
+        _number_axis(axes[0, 0], "y", out.layers)
+        names = _strongest_names(out)
+        figure.suptitle(f"write most: {', '.join(names)}; boxed: {out.head}")
+    parked, weighted = ((mass > PARKED).float().mean() for mass in (out.sink_mass, out.weighted_sink_mass))
+    return Drawing(
+        figure,
+        f"Two maps, layer by head, of {out.entropy.numel()} heads on {_of_text(out)}. Write norm: up to "
+        f"{_percent(out.write_norm.max())} of the stream, most by {', '.join(names)}. Attention on sinks: over half in "
+        f"{_percent(parked)} of the heads; of what they move, in {_percent(weighted)}.",
+    )
+
+
+def _number_axis(ax: Axes, axis: str, numbers: Sequence[int]) -> None:
+    step = -(-len(numbers) // 12)
+    places, labels = range(0, len(numbers), step), [str(number) for number in numbers[::step]]
+    (ax.set_xticks if axis == "x" else ax.set_yticks)(places, labels)
+
+
+def _draw_entropy(out: Out) -> Drawing:
+    layer = torch.tensor(out.layers)[:, None].expand_as(out.entropy)
+    bits = float(out.uniform_entropy.max())
+    with canvas(height=4.2) as (figure, axes):
+        ax = axes[0, 0]
+        dots = ax.scatter(out.entropy, 100 * out.write_norm, c=layer, cmap=SHADES, s=22, linewidths=0)
+        colour_bar(ax, dots, "layer")
+        ax.axvline(bits, color=GREY, linestyle="--", linewidth=1)
+        ax.text(
+            bits, 0.5, "uniform attention", transform=ax.get_xaxis_transform(), ha="right", va="center", rotation=90
+        )
+        for name in dict.fromkeys([out.head, *_strongest_names(out)]):
+            at = address(name)
+            row = out.layers.index(at[0])
+            x, y = float(out.entropy[row, at[1]]), 100 * float(out.write_norm[row, at[1]])
+            ax.annotate(name, (x, y), xytext=(0, 5), textcoords="offset points", ha="center")
+        ax.set(
+            xlabel="entropy of attention (bits)",
+            ylabel="write norm (% of the stream)",
+            xlim=(0, None),
+            ylim=(0, 108 * float(out.write_norm.max())),
+        )
+    place = _place(out)
+    return Drawing(
+        figure,
+        f"Entropy against write norm of {out.entropy.numel()} heads on {_of_text(out)}: entropies from "
+        f"{out.entropy.min():.2f} to {out.entropy.max():.2f} bits, uniform attention would have {bits:.2f}. "
+        f"{out.head} has {out.entropy[place]:.2f} bits and writes {_percent(out.write_norm[place])} of the stream.",
+    )
+
+
+def _draw_patterns(out: Out) -> Drawing:
+    rows, cols = [f"L{layer}" for layer in out.layers], [f"H{head}" for head in range(out.entropy.shape[1])]
+    values = out.small.float().numpy()
+    figure = tiles(values, "weighted attention, 1: a mean move to a token", rows=rows, cols=cols, limits=(0, 0.5))
+    return Drawing(
+        figure,
+        f"The weighted attention patterns of {out.entropy.numel()} heads on {_of_text(out)}, one tile each, a row of "
+        f"tiles a layer: the token that gets runs down, the token that gives runs across, the sink is each tile's left "
+        f"edge.",
+    )
+
+
+EXPERIMENT = Experiment(
+    version=1,
+    Spec=Spec,
+    Out=Out,
+    compute=compute,
+    measure=measure,
+    verify=verify,
+    draw=draw,
+    metrics=(
+        SINK_HEADS,
+        WEIGHTED_SINK_HEADS,
+        HEAD_ENTROPY,
+        HEAD_SINK_MASS,
+        HEAD_WEIGHTED_SINK_MASS,
+        HEAD_PREVIOUS_TOKEN,
+        HEAD_WRITE_SHARE,
+        ENTROPY,
+        SINK_MASS,
+        WEIGHTED_SINK_MASS,
+        PREVIOUS_TOKEN,
+        WRITE_NORM,
+        WRITE_SHARE,
+        SINK_NORM,
+    ),
+    figures={
+        "pattern": "One head's weighted pattern, token by token, sinks hatched.",
+        "heads": "How much every head writes, and how much it looks at sinks.",
+        "entropy": "How widely every head looks against how much it writes, with uniform attention.",
+        "patterns": "The weighted patterns of all heads, one tile each.",
+    },
+    examples=(
+        Example(
+            "previous-token-head",
+            "Head L16H0 looks at the token before",
+            {"model": "smollm2-135m", "head": "L16H0"},
+            ("head_previous_token > 0.6", "head_entropy < 1.5", "head_weighted_sink_mass < 0.2"),
+        ),
+        Example(
+            "attention-sinks",
+            "Most heads park on the sink, and few of them move anything from there",
+            {"model": "smollm2-135m"},
+            ("sink_heads > 0.5", "weighted_sink_heads < 0.4", "max of sink_norm > 50"),
+        ),
+        Example(
+            "resting-heads",
+            "Two heads of layer 18 do nothing but look at the sink",
+            {"model": "smollm2-135m", "layer": 18, "head": "L18H8"},
+            ("head_sink_mass > 0.9", "head_write_share < 0.02", "max of write_share > 0.15"),
+        ),
+    ),
+    needs=needs,
+)
