@@ -233,7 +233,7 @@ def _note(claim: Claim, known: Known, found: Sequence[Metric]) -> str:
     """Why the claim is empty, or that a number which is no whole one was rounded to the digits written."""
     forced = known[claim.metric].get(claim.aggregate or "every")
     if forced is not None:
-        return f"This claim is empty: whatever the run finds, {forced}."
+        return f"This claim is empty: {forced}."
     numbers = [number for metric in found for number in _all_numbers(metric, claim)]
     if claim.rounded and claim.range and any(math.isfinite(n) and n != round(n) for n in numbers):
         low, high = claim.range.low, claim.range.high

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +114,18 @@ class Index:
         known = self._load()
         notes = _Files(parse_note, _SIGNS, known.get("notes", {}))
         pages = _Files(parse_page, (b"",), known.get("pages", {}))
-        own = same_name(config.folder)
+        own, plain = same_name(config.folder), cache(same_name)
         unsettled: list[tuple[Found, _Files, Look | None]] = []
         for file in found:
-            kind = pages if same_name(posixpath.dirname(file.path)) == own else notes
+            kind = pages if plain(file.path.rpartition("/")[0]) == own else notes
             before = kind.known.get(file.path)
             if before is not None and before.stat == (file.mtime_ns, file.size, file.inode):
                 kind.now[file.path] = before
             else:
                 self._see(file, kind, unsettled)
         self._see_again(unsettled)
-        self._save(notes.now, pages.now)
+        if (notes.now, pages.now) != (notes.known, pages.known):
+            self._save(notes.now, pages.now)
         problems |= {path: kept.problem for kind in (notes, pages) for path, kept in kind.now.items() if kept.problem}
         paths = tuple(sorted(file.path for file in found))
         return Scan(_entries(notes.now), _entries(pages.now), paths, dict(sorted(problems.items())))

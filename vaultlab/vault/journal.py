@@ -56,7 +56,7 @@ class Journal:
         made(self._home)
         entry = self._writes / f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
         said = {
-            "path": path.resolve().relative_to(self.root).as_posix(),
+            "path": (path.parent.resolve() / path.name).relative_to(self.root).as_posix(),
             "old": base64.b64encode(old).decode(),
             "new": base64.b64encode(new).decode(),
         }
@@ -138,7 +138,7 @@ class Journal:
         """Every debt: id → the note's vault-relative path."""
         try:
             return dict(json.loads(self._debts.read_bytes()))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError):
             return {}
 
     def _owe(self, debts: dict[str, str]) -> None:

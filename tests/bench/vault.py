@@ -1,0 +1,69 @@
+"""10 000 generated notes, 1 000 of them with blocks: the first look at a vault, and a look when nothing has changed.
+
+With the parser of notes that production has. At most 3 s and 0.5 s are wanted.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from vaultlab import places
+from vaultlab.notes import parse
+from vaultlab.vault.config import load
+from vaultlab.vault.index import Index, Scan
+
+NOTES, EVERY = 10_000, 10
+WANTED = {"first look": 3.0, "nothing changed": 0.5}
+WORDS = "Words on features, neurons and circuits, with a [[Note 7|link]], *stress* and a claim or two in a line.\n"
+BLOCK = """
+```vaultlab
+superposition: toy-{number}
+features: 5
+hidden: 2
+sparsity: 95%
+expect:
+  - represented = 5 in 90% of seeds
+```
+"""
+
+
+def note(number: int) -> str:
+    tag, block = ("experiment", BLOCK.format(number=number)) if number % EVERY == 0 else ("reading", "")
+    return f"---\ntags: [{tag}]\n---\n# Note {number}\n\n{WORDS * 12}{block}\n{WORDS * 6}"
+
+
+def generate(root: Path) -> None:
+    before = time.time() - 3600
+    for number in range(NOTES):
+        path = root / f"Folder {number % 97}/Note {number}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(note(number), encoding="utf-8")
+        os.utime(path, (before, before))
+
+
+def parse_note(text: str) -> dict[str, Any]:
+    return parse.to_json(parse.parse(text))
+
+
+def look(root: Path) -> Scan:
+    return Index(root, "bench").scan(load(root, root.parent), parse_note, lambda text: None)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        places.state_dir = lambda: Path(folder) / "state"
+        root = Path(folder) / "vault"
+        generate(root)
+        for name, most in WANTED.items():
+            start = time.perf_counter()
+            found = look(root)
+            took = time.perf_counter() - start
+            assert len(found.notes) == NOTES / EVERY
+            assert not found.problems
+            print(f"vault  {name:15}  {took:5.2f} s (at most {most} s)")
+
+
+if __name__ == "__main__":
+    main()
