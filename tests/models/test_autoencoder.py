@@ -66,6 +66,14 @@ def test_the_gradient_by_hand_is_autograds(features, hidden, importance, relu, s
 
 
 @pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("hidden", [1, 8, 9, 30])
+def test_the_gradient_is_the_same_by_either_way(hidden, relu):
+    """36 features go through the hidden layer where it has less than a fourth of them, else through W Wᵀ."""
+    toy = Toy(36, hidden, 0.95, relu)
+    assert gradient_residual(toy, random_theta(toy), sparse_vectors(toy)) < 1e-12
+
+
+@pytest.mark.parametrize("relu", [True, False])
 def test_the_gradient_is_the_slope_of_the_loss_by_loops(relu):
     toy = Toy(3, 2, 0.6, relu)
     theta, x = random_theta(toy, seeds=1), sparse_vectors(toy, 16)
@@ -135,7 +143,9 @@ def plain_training(toy, course, sparsity):
     return theta.detach()
 
 
-@pytest.mark.parametrize("toy", [Toy(5, 2, 0.9, True), Toy(4, 3, 0.7, False), Toy(2, 1, 1.0, True)])
+@pytest.mark.parametrize(
+    "toy", [Toy(5, 2, 0.9, True), Toy(4, 3, 0.7, False), Toy(2, 1, 1.0, True), Toy(40, 3, 0.9, True)]
+)
 def test_training_goes_the_way_of_the_plain_loop(toy):
     course = Course(steps=150, batch=64, learning_rate=0.01, seeds=3, seed=5)
     trained = train(toy, course, [0.6], CPU, draws, silent)

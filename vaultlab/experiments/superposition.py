@@ -66,6 +66,9 @@ REPRESENTED = 0.5
 FRESH = 2**16
 """Vectors on which a trained model's loss is measured; it has seen none of them."""
 
+CHUNK = 2**12
+"""Vectors measured at a time, which bounds the memory."""
+
 
 class Spec(BaseSpec):
     features: int = Field(5, ge=2, le=512, json_schema_extra={"symbol": "n"})
@@ -146,7 +149,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
 def _losses(toy: Toy, theta: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
     """Every vector's part in the loss [seeds, vectors], as the model has it and as it would be without activation."""
     losses, linear = [], []
-    for x, weight in zip(torch.split(vectors.x, 4096), torch.split(vectors.weight, 4096), strict=True):
+    for x, weight in zip(torch.split(vectors.x, CHUNK), torch.split(vectors.weight, CHUNK), strict=True):
         out = linear_part(theta, x)
         losses.append((toy.output(out) - x).square() @ toy.importances() * weight)
         linear.append((out - x).square() @ toy.importances() * weight)
@@ -271,10 +274,10 @@ def verify(spec: Spec, out: Out) -> list[Check]:
             "at the trained weights in float64, as a share of its largest entry",
         ),
         Check(
-            "loss in training = loss by definition",
+            "loss while training = loss by definition",
             float(out.route_residual),
             1e-5,
-            "float32 through W Wᵀ against float64 through the hidden layer, as a share of the null",
+            "on the same fresh vectors, in float32 on the device and in float64; as a share of the null",
         ),
         Check(
             "fresh vectors follow their law",
@@ -443,13 +446,12 @@ def _draw_loss(spec: Spec, out: Out) -> Drawing:
 
 
 def needs(spec: Spec, shape: Shape | None) -> Needs:
-    """Two products of n × n by the batch in every seed and step, at 20 billion multiplications a second."""
+    """By the multiplications of a step, at twenty billion a second, and the passes over its vectors' errors."""
     del shape
-    vectors = spec.seeds * spec.features * spec.batch
-    seconds = spec.steps * (1e-4 + 2 * vectors * spec.features / 2e10 + vectors / 5e8)
-    return Needs(
-        bytes=8 * vectors + 4 * 8 * spec.seeds * spec.features * 4096 + 8 * FRESH * spec.features, seconds=seconds
-    )
+    n, m, vectors = spec.features, spec.hidden, spec.seeds * spec.features * spec.batch
+    seconds = spec.steps * (1e-4 + vectors * (min(2 * n, 5 * m) / 2e10 + 2e-9))
+    measured = 8 * n * (3 * FRESH + 4 * CHUNK * spec.seeds)
+    return Needs(8 * vectors + measured, 1 + seconds)
 
 
 EXPERIMENT = Experiment(

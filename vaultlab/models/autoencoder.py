@@ -20,7 +20,7 @@ Draws = Callable[..., torch.Generator]
 
 Progress = Callable[[int, int, str], None]
 
-HELD_OUT = 2**13
+HELD_OUT = 2**12
 """Fresh vectors that the loss is followed on while it trains."""
 
 
@@ -76,7 +76,7 @@ def train(
     for step, uniform in enumerate(_uniform(toy, course, draws, device)):
         if step % 16 == 0:
             progress(step, course.steps, "training")
-        if step % max(1, course.steps // 100) == 0:
+        if step % max(1, course.steps // 60) == 0:
             curve.append(_losses_in_training(toy, theta, tests))
             curve_at.append(step)
         torch.sub(uniform, S, out=x)
@@ -103,12 +103,11 @@ def _uniform(toy: Toy, course: Course, draws: Draws, device: torch.device) -> It
 
 
 def _losses_in_training(toy: Toy, theta: Tensor, tests: Sequence["Vectors"]) -> Float[Tensor, "points seeds"]:
-    """The loss at every sparsity, by the way that training goes: through W Wᵀ, in its precision."""
+    """The loss at every sparsity in training's own precision, the error made first and then weighted."""
     W, b = theta[..., :-1], theta[..., -1:]
-    gram = W @ W.mT
     points = []
     for point, (x, weight) in enumerate(tests):
-        error = toy.output(gram[point] @ x.T + b[point]) - x.T
+        error = toy.output(W[point] @ (W[point].mT @ x.T) + b[point]) - x.T
         points.append((error.square() @ weight / len(x)) @ toy.importances().to(theta))
     return torch.stack(points)
 
@@ -116,15 +115,16 @@ def _losses_in_training(toy: Toy, theta: Tensor, tests: Sequence["Vectors"]) -> 
 class Gradient:
     """The gradient of the mean loss, by hand, in buffers made once: autograd would take most of a small step's time.
 
-    Points and seeds form one batch. With A = [W Wᵀ | b] and x₁ = (x, 1) a step is two matrix products, however small m
-    is: r = f(A x₁), ∂A = 2 I (r − x)[r > 0] x₁ᵀ / batch; then, G being W Wᵀ, ∂W = (∂G + ∂Gᵀ) W, and ∂b is ∂A's last
-    column. The caller writes x into all but the last row of `x1`, which stays 1.
+    Points and seeds form one batch. With x₁ = (x, 1), A = [W Wᵀ | b] and r = f(A x₁), the error is e = (r − x)[r > 0].
+    Through A a step is two matrix products, however small m is: ∂A = 2 I e x₁ᵀ / batch, then, G being W Wᵀ,
+    ∂W = (∂G + ∂Gᵀ) W. Where n is far larger than m, going through the hidden layer h = Wᵀx takes less:
+    ∂W = 2 (I e hᵀ + x (Wᵀ I e)ᵀ) / batch. The caller writes x into all but the last row of `x1`, which stays 1.
     """
 
     def __init__(self, toy: Toy, theta: Float[Tensor, "points seeds features hidden+1"], batch: int) -> None:
         points, seeds, n, _ = theta.shape
         self.x1 = theta.new_ones(points, n + 1, batch)
-        self._relu = toy.relu
+        self._toy = toy
         self._scale = (2 / batch * toy.importances()).to(theta)[:, None]
         self._grad = torch.empty_like(theta)
         self._A = theta.new_empty(points, seeds, n, n + 1)
@@ -135,20 +135,40 @@ class Gradient:
     def __call__(self, theta: Float[Tensor, "points seeds features hidden+1"]) -> Tensor:
         """Of the loss at `theta` on the vectors in `x1`; the tensor is written over by the next call."""
         W = theta[..., :-1]
+        if self._toy.features > max(32, 4 * self._toy.hidden):
+            return self._through_hidden(W, theta[..., -1:])
         self._A[..., :-1] = W @ W.mT
         self._A[..., -1] = theta[..., -1]
         torch.bmm(self._A.flatten(1, 2), self.x1, out=self._out.flatten(1, 2))
-        if self._relu:
-            self._out.relu_()
-        torch.sub(self._out, self.x1[:, None, :-1], out=self._error)
-        if self._relu:  # the error where the output is above 0, else 0, in one pass
-            torch.ops.aten.threshold_backward.grad_input(self._error, self._out, 0, grad_input=self._error)
+        self._find_error()
         torch.bmm(self._error.flatten(1, 2), self.x1.mT, out=self._dA.flatten(1, 2))
         self._dA.mul_(self._scale)
         dG = self._dA[..., :-1]
         self._grad[..., :-1] = (dG + dG.mT) @ W
         self._grad[..., -1] = self._dA[..., -1]
         return self._grad
+
+    def _through_hidden(self, W: Tensor, b: Tensor) -> Tensor:
+        x, (points, seeds, n, m) = self.x1[:, :-1], W.shape
+        hidden = (W.mT.flatten(1, 2) @ x).view(points, seeds, m, -1)
+        torch.matmul(W, hidden, out=self._out)
+        self._out.add_(b)
+        self._find_error()
+        dW, db = self._grad[..., :-1], self._grad[..., -1:]
+        dW.copy_(self._error @ hidden.mT)
+        torch.sum(self._error, -1, keepdim=True, out=db)
+        self._grad.mul_(self._scale)
+        back = x @ ((W * self._scale).mT @ self._error).flatten(1, 2).mT
+        dW.add_(back.view(points, n, seeds, m).transpose(1, 2))
+        return self._grad
+
+    def _find_error(self) -> None:
+        """From W Wᵀ x + b in `_out`: the error where the output is above 0, else 0."""
+        if self._toy.relu:
+            self._out.relu_()
+        torch.sub(self._out, self.x1[:, None, :-1], out=self._error)
+        if self._toy.relu:
+            torch.ops.aten.threshold_backward.grad_input(self._error, self._out, 0, grad_input=self._error)
 
 
 class Adam:
