@@ -5,10 +5,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,7 @@ from vaultlab import catalogue
 from vaultlab.catalogue import Entry
 from vaultlab.errors import VaultlabError
 from vaultlab.notes import digits
-from vaultlab.pipeline import Outcome
+from vaultlab.pipeline import QUIET_S, Outcome
 from vaultlab.result import Check, Metric, Result
 from vaultlab.result import Progress as Step
 from vaultlab.survey import Item, Survey
@@ -90,6 +91,11 @@ def survey_problems(survey: Survey) -> None:
         warn(f"{path} has {blocks} but takes no part. Add to its properties: `tags: [experiment]`")
 
 
+def waiting(path: Path) -> None:
+    """The note has just been saved: what is written into it has to wait."""
+    warn(f"Waiting until {path.name} has been quiet for {QUIET_S:.0f} s …", "dim")
+
+
 class Bar:
     """The progress of one block after another; says nothing where nobody watches."""
 
@@ -116,7 +122,12 @@ def progress() -> Iterator[Bar]:
     if not err.is_terminal:
         yield Bar(None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as bar:
         yield Bar(bar)
 
@@ -137,19 +148,29 @@ def numbers(metrics: Sequence[Metric], checks: Sequence[Check]) -> None:
 
 def manual(entry: Entry) -> None:
     """An experiment's manual page, with its fields, metrics, figures and examples."""
-    out.print(Markdown(f"# {entry.name}\n\n{entry.page}"))
-    fields = Table("field", "takes", "default", "", title="Fields", box=None, header_style="bold", title_justify="left")
-    for name, schema in entry.fields.items():
-        fields.add_row(name, catalogue.wanted(schema), str(entry.defaults.get(name)), schema.get("description", ""))
-    metrics = Table("metric", "unit", "", title="Metrics", box=None, header_style="bold", title_justify="left")
-    for metric in entry.metrics:
-        metrics.add_row(metric["name"], metric["unit"], metric["help"])
-    out.print(fields, metrics, sep="\n")
-    for name, shows in entry.figures.items():
-        out.print(Text.assemble(("figure ", "bold"), f"{name}: {shows}"))
+    say(entry.name, "bold")
+    say(f"{entry.page.strip()}\n")
+    for title, rows in (("Fields", _fields(entry)), ("Metrics", _metrics(entry)), ("Figures", entry.figures.items())):
+        say(title, "bold")
+        for head, help in rows:
+            out.print(Text(f"  {head}"))
+            out.print(Padding(Text(help, style="dim"), (0, 0, 0, 6)), soft_wrap=False)
+        say("")
     for example in entry.examples:
-        out.print(Text.assemble(("\nexample ", "bold"), example["title"]))
+        say(f"Example: {example['title']}", "bold")
         out.print(Text(catalogue.example_block(entry, example["id"])))
+
+
+def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
+    for name, schema in entry.fields.items():
+        default = entry.defaults.get(name)
+        said = "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        yield f"{name}: {catalogue.wanted(schema)}; by default {said}", schema.get("description", "")
+
+
+def _metrics(entry: Entry) -> Iterator[tuple[str, str]]:
+    for metric in entry.metrics:
+        yield metric["name"] + (f" ({metric['unit']})" if metric["unit"] else ""), metric["help"]
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
