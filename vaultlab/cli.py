@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -16,7 +17,7 @@ from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.lab import Lab
 from vaultlab.notes import page, parse
 from vaultlab.pipeline import Outcome, Pipeline, Selection
-from vaultlab.result import Ask, Failure, Judgement, Refusal, Result, encode
+from vaultlab.result import Ask, Failure, Judgement, Refusal, Result, Verdict, encode
 from vaultlab.survey import Item, Survey, difference, survey
 from vaultlab.texts import Texts
 from vaultlab.vault import config as configuration
@@ -32,11 +33,17 @@ app = typer.Typer(
     help="Claims in Obsidian notes that run.\n\nBegin with `vaultlab init VAULT`, then `vaultlab render VAULT`.",
     epilog="Exit codes: 0 fine · 1 a result or a claim fails · 2 wrong use · 3 the machine",
 )
-models_app = typer.Typer(no_args_is_help=True, help="The models that notes may name. Example: `vaultlab models pull smollm2-135m`")
+models_app = typer.Typer(
+    no_args_is_help=True, help="The models that notes may name. Example: `vaultlab models pull smollm2-135m`"
+)
 app.add_typer(models_app, name="models")
 
-VaultArg = Annotated[Path | None, typer.Argument(help="The vault's folder; without it, the vault around the current folder.")]
-VaultOpt = Annotated[Path | None, typer.Option("--vault", help="The vault's folder; without it, the vault around the current folder.")]
+VaultArg = Annotated[
+    Path | None, typer.Argument(help="The vault's folder; without it, the vault around the current folder.")
+]
+VaultOpt = Annotated[
+    Path | None, typer.Option("--vault", help="The vault's folder; without it, the vault around the current folder.")
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps or cpu; chosen by itself otherwise.")]
 
@@ -64,7 +71,9 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Say the versi
 def render(
     vault: VaultArg = None,
     note: Annotated[str, typer.Option(help="Only notes whose path matches, such as 'Physics/*'.")] = "*",
-    id: Annotated[str | None, typer.Option("--id", help="Only this block, even where nothing but its texts changed.")] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", help="Only this block, even where nothing but its texts changed.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again what is fresh, stored or not.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
     device: Device = None,
@@ -77,7 +86,7 @@ def render(
     root, selection = _root(vault), Selection(note, id, force)
     with _lab(device) as lab, _working(root, dry_run):
         experiments = catalogue.load(lab.describe)
-        look = lambda: survey(root, places.config_dir(), experiments)  # noqa: E731
+        look = partial(survey, root, places.config_dir(), experiments)
         seen = look()
         _must_exist(seen, id)
         if dry_run:
@@ -87,8 +96,7 @@ def render(
             terminal.survey_problems(seen)
         outcomes = []
         with terminal.progress() as bar:
-            waiting = lambda path: terminal.warn(f"Waiting until {path.name} has been quiet for 5 s …", "dim")  # noqa: E731
-            for outcome in Pipeline(look, lab.ask, bar.item, waiting).render(selection):
+            for outcome in Pipeline(look, lab.ask, bar.item, terminal.waiting).render(selection):
                 bar.rest()
                 outcomes.append(outcome)
                 if not as_json:
@@ -120,7 +128,9 @@ def check(
         for id, path, one in found:
             terminal.say(f"✗ {id or path}  {one}", "red")
         if not found:
-            terminal.say(f"{len(seen.items)} blocks, all fresh; every check and every claim holds or was accepted.", "green")
+            terminal.say(
+                f"{len(seen.items)} blocks, all fresh; every check and every claim holds or was accepted.", "green"
+            )
     raise typer.Exit(FAILS if found else FINE)
 
 
@@ -196,12 +206,15 @@ def experiments(name: Annotated[str | None, typer.Argument()] = None, as_json: J
     elif name is not None:
         terminal.manual(known[name])
     else:
-        terminal.table([{"experiment": one, "what": entry.title} for one, entry in chosen.items()], ("experiment", "what"))
+        terminal.table(
+            [{"experiment": one, "what": entry.title} for one, entry in chosen.items()], ("experiment", "what")
+        )
 
 
 @app.command()
 def new(
-    experiment: str, example: Annotated[str | None, typer.Option(help="Which of its examples; the first otherwise.")] = None
+    experiment: str,
+    example: Annotated[str | None, typer.Option(help="Which of its examples; the first otherwise.")] = None,
 ) -> None:
     """A block ready to paste.
 
@@ -217,7 +230,8 @@ def new(
 
 @app.command()
 def init(
-    vault: Path, note: Annotated[str | None, typer.Option(help="Also write a first note of this name, with a block to run.")] = None
+    vault: Path,
+    note: Annotated[str | None, typer.Option(help="Also write a first note of this name, with a block to run.")] = None,
 ) -> None:
     """Prepare a vault: a configuration to edit, and with `--note` a first experiment. Nothing that is there is changed.
 
@@ -261,7 +275,9 @@ def why(id: str, vault: VaultOpt = None) -> None:
 
 
 @app.command()
-def clean(vault: VaultArg = None, dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False) -> None:
+def clean(
+    vault: VaultArg = None, dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False
+) -> None:
     """Remove the result notes and figures that no block asks for any more.
 
     Example: `vaultlab clean . --dry-run`
@@ -271,9 +287,16 @@ def clean(vault: VaultArg = None, dry_run: Annotated[bool, typer.Option("--dry-r
         seen = _survey(root)
         if seen.problems:
             terminal.survey_problems(seen)
-            raise NoteError("A note that cannot be read may still ask for a result, so nothing is removed.", "Mend the notes above first.")
+            raise NoteError(
+                "A note that cannot be read may still ask for a result, so nothing is removed.",
+                "Mend the notes above first.",
+            )
         folder = root / seen.config.folder
-        gone = [path for id in seen.orphans for path in (folder / f"{id}.md", *sorted((folder / "figures").glob(f"{id}.*.*")))]
+        gone = [
+            path
+            for id in seen.orphans
+            for path in (folder / f"{id}.md", *sorted((folder / "figures").glob(f"{id}.*.*")))
+        ]
         for path in gone:
             terminal.say(f"{'would remove' if dry_run else 'removed'} {path.relative_to(root)}")
             if not dry_run:
@@ -320,7 +343,9 @@ def models_find(word: str, as_json: Json = False) -> None:
 
 
 @models_app.command("pull")
-def models_pull(name: Annotated[str, typer.Argument(help="smollm2-135m, or ORG/NAME[@REV] of the Hugging Face hub.")]) -> None:
+def models_pull(
+    name: Annotated[str, typer.Argument(help="smollm2-135m, or ORG/NAME[@REV] of the Hugging Face hub.")],
+) -> None:
     """Fetch a model, convert and verify it. Example: `vaultlab models pull smollm2-135m`"""
     _models("pull", name=name)
 
@@ -360,7 +385,9 @@ def _root(vault: Path | None) -> Path:
     for folder in (here, *here.parents):
         if (folder / ".vaultlab").is_dir() or (folder / ".obsidian").is_dir():
             return folder
-    raise NoteError("There is no vault around this folder.", "Give the vault's folder, or prepare one: vaultlab init VAULT")
+    raise NoteError(
+        "There is no vault around this folder.", "Give the vault's folder, or prepare one: vaultlab init VAULT"
+    )
 
 
 def _lab(device: str | None) -> Lab:
@@ -412,14 +439,14 @@ def _complaints(item: Item, strict: bool) -> list[str]:
     if item.state != "fresh" or item.stored is None:
         return [f"{item.state}: {item.why}"]
     said = [f"the check “{name}” failed" for name in item.stored.failed_checks]
-    judged = [Judgement(claim, verdict, "") for claim, verdict in item.stored.claims.items()]
+    judged = [Judgement(claim, cast(Verdict, verdict), "") for claim, verdict in item.stored.claims.items()]
     for one in claims.unaccepted(judged, () if strict else item.stored.accepted):
         said.append(f"{one.verdict}: {one.claim}")
     return said
 
 
 def _checks_hold(result: Result) -> bool:
-    return all(check.ok for one in (result, *result.points) for check in one.checks)
+    return all(check.ok for checks in (result.checks, *(point.checks for point in result.points)) for check in checks)
 
 
 def _exit_code(outcome: Outcome) -> int:
@@ -473,7 +500,9 @@ def _ask_of(experiment: str, fields: list[str], known: Catalogue) -> Ask:
     for one in fields:
         name, equals, value = one.partition("=")
         if not equals:
-            raise NoteError(f"`{one}` is not of the form field=value.", f"For example: vaultlab run {experiment} seed=1")
+            raise NoteError(
+                f"`{one}` is not of the form field=value.", f"For example: vaultlab run {experiment} seed=1"
+            )
         lines.append(f"{name}: {json.dumps(value, ensure_ascii=False) if name in texts else value}")
     block = parse.parse("```vaultlab\n{}\n```\n".format("\n".join(lines))).blocks[0]
     if block.problems:
@@ -501,5 +530,10 @@ def _writable(folder: Path) -> dict[str, Any]:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        return {"what": str(folder), "ok": False, "detail": str(error), "mend": "Give yourself the right to write there."}
+        return {
+            "what": str(folder),
+            "ok": False,
+            "detail": str(error),
+            "mend": "Give yourself the right to write there.",
+        }
     return {"what": str(folder), "ok": True, "detail": "can be written", "mend": ""}

@@ -42,7 +42,7 @@ ModelName = Annotated[str, Field(json_schema_extra={"kind": "model"})]
 """A model that this machine has: `vaultlab models list`."""
 
 TextName = Annotated[str, Field(json_schema_extra={"kind": "text"})]
-"""A text: itself, or where it stands (`this note`, `"[[Note#Heading]]"`, `python-help` …); resolved before the worker sees it."""
+"""A text: itself, or where it stands (`this note`, `"[[Note#Heading]]"`, `python-help` …); the scribe resolves it."""
 
 Layer = Annotated[int, Field(ge=0)]
 
@@ -52,7 +52,7 @@ Head = Annotated[str, Field(pattern=r"^L\d+H\d+$", json_schema_extra={"kind": "h
 
 @dataclass(frozen=True)
 class Bench:
-    """What `compute` works with. Randomness comes from `generator` alone, progress and cancelling go through `progress`.
+    """What `compute` works with. Randomness comes from `generator` alone; `progress` also is where a run is cancelled.
 
     `batch` is how many texts at most go through a model at once: after running out of memory a run is tried with half.
     """
@@ -116,7 +116,7 @@ class Needs(NamedTuple):
 class Experiment:
     """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB, with strings, numbers and tuples of them
     where it must; `figures` says what each figure shows, the card's own first. `together` computes several points of a
-    sweep as one batch, with the numbers that they have alone, and gives them back in order, each as soon as it stands."""
+    sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done."""
 
     version: int
     Spec: type[Any]

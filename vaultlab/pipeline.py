@@ -1,4 +1,4 @@
-"""The journey of a vault's blocks: what is stale is asked, and the answers become result notes and one embed line each."""
+"""The journey of a vault's blocks: what is stale is asked; the answers become result notes and one embed line each."""
 
 import fnmatch
 import hashlib
@@ -33,7 +33,7 @@ TRIES = 5
 
 @dataclass(frozen=True)
 class Selection:
-    """What to render. `id` is one block, asked for by hand: it runs even if nothing but its texts or version changed."""
+    """What to render. `id` is one block, asked for by hand: it runs even if only its texts or its version changed."""
 
     note: str = "*"
     id: str | None = None
@@ -137,7 +137,9 @@ class Pipeline:
         try:
             judgements = tuple(claims.judge(claims.parse(one), result, item.known) for one in item.block.expect)
         except NoteError as error:
-            wrote = self._write_error(survey, item, PageError(error.message, error.hint, item.block.start), item.lab_ask)
+            wrote = self._write_error(
+                survey, item, PageError(error.message, error.hint, item.block.start), item.lab_ask
+            )
             return Outcome(item, result, problem=error.message, hint=error.hint, wrote=wrote)
         folder = survey.root / survey.config.folder
         journal = Journal(survey.root)
@@ -208,7 +210,6 @@ class Pipeline:
 
     def _figures(self, survey: Survey, item: Item, result: Result, *, keep: bool) -> dict[str, Shown]:
         """Write the figures. With `keep`, what already stands at a figure's path is none of ours: a copy is kept."""
-        folder = survey.root / survey.config.folder
         owed = item.id in Journal(survey.root).owed()
         shown = {}
         for name, figure in result.figures.items():
@@ -216,7 +217,7 @@ class Pipeline:
             path = files.inside(survey.root, f"{survey.config.folder}/{file}")
             standing = files.look_again(path) if keep and not owed else None
             if standing is not None and standing != figure.content:
-                self._keep(folder, path, standing)
+                self._keep(survey, path, standing)
             files.replace(path, figure.content)
             shown[name] = Shown(file, figure.alt)
         return shown
@@ -261,13 +262,15 @@ class Pipeline:
         if new == text:
             return False
         if before is not None and text is not None and page.touched(text):
-            self._keep(path.parent, path, before)
-        return files.replace(path, new.encode(), lambda content: page.read(content.decode("utf-8", "replace")) is not None)
+            self._keep(survey, path, before)
+        return files.replace(
+            path, new.encode(), lambda content: page.read(content.decode("utf-8", "replace")) is not None
+        )
 
-    def _keep(self, folder: Path, path: Path, content: bytes) -> None:
+    def _keep(self, survey: Survey, path: Path, content: bytes) -> None:
         """A copy of what somebody else wrote at a path of ours."""
         name = f"{path.stem}.{hashlib.sha256(content).hexdigest()[:8]}{path.suffix}"
-        files.replace(folder / "kept" / name, content)
+        files.replace(files.inside(survey.root, f"{survey.config.folder}/kept/{name}"), content)
 
     # -- the author's note -----------------------------------------------------------------------------------
 
@@ -282,7 +285,9 @@ class Pipeline:
                 if self._embed(survey, id, item.path):
                     yield Outcome(item, wrote=True)
             except VaultlabError as error:
-                yield Outcome(item, problem=f"The embed could not be put into `{path}`: {error.message}", hint=error.hint)
+                yield Outcome(
+                    item, problem=f"The embed could not be put into `{path}`: {error.message}", hint=error.hint
+                )
 
     def _embed(self, survey: Survey, id: str, path: str) -> bool:
         """Pay the debt of an embed: one line under the block, if the note does not show the result already."""
@@ -319,7 +324,8 @@ class Pipeline:
                 alike = [
                     block
                     for block in blocks
-                    if block.id is None and (block.experiment, block.fields) == (item.block.experiment, item.block.fields)
+                    if block.id is None
+                    and (block.experiment, block.fields) == (item.block.experiment, item.block.fields)
                 ]
                 return alike[0] if len(alike) == 1 else next((b for b in alike if b.start == item.block.start), None)
         return None

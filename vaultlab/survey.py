@@ -1,4 +1,4 @@
-"""What a vault asks and how it has been answered: every block with its id, its Ask and its state. No worker is needed."""
+"""What a vault asks and how it has been answered: every block with its id, its Ask and its state. Needs no worker."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from vaultlab import catalogue, claims
+from vaultlab import catalogue, claims, trust
 from vaultlab.catalogue import Catalogue, Entry
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.notes import ids, page, parse, sweep
@@ -46,7 +46,7 @@ class Item:
 
     @property
     def speaks(self) -> bool:
-        """Whether the block has a result note to say its errors in: it has an id, and no note of the author's is there."""
+        """Whether the block has a result note to say its errors in: an id, and no note of the author's in its place."""
         return self.id is not None and not self.taken
 
     @property
@@ -70,7 +70,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Survey:
-    """A vault as it stands. `problems`: path → what is wrong with the note itself; `idle`: notes with blocks that take no part."""
+    """A vault as it stands.
+
+    `problems`: path → what is wrong with the note itself; `idle`: path of a note that takes no part → its blocks.
+    """
 
     root: Path
     config: Config
@@ -103,7 +106,9 @@ def survey(root: Path, owner: Path, experiments: Catalogue) -> Survey:
     config = configuration.load(root, owner)
     scan = Index(root, _stamp()).scan(config, _note, _page)
     notes = {path: parse.from_json(entry.parsed) for path, entry in scan.notes.items()}
-    problems = {path: (Problem(1, sentence),) for path, sentence in scan.problems.items()}
+    problems: dict[str, tuple[Problem, ...]] = {
+        path: (Problem(1, sentence),) for path, sentence in scan.problems.items()
+    }
     problems |= {path: note.problems for path, note in notes.items() if note.problems and note.takes_part}
     taking = {path: note for path, note in notes.items() if note.takes_part and path not in problems}
     stored = page_ids(scan, config.folder)
@@ -152,7 +157,7 @@ class _Look:
             problems.append(
                 Problem(
                     block.start,
-                    f"`{self.config.folder}/{named.id}.md` is a note of yours, not a result of vaultlab: it stays as it is.",
+                    f"`{named.id}.md` in the results folder is a note of yours, no result: it stays as it is.",
                     f"Rename that note, or give the block another id than `{named.id}`.",
                     "id",
                 )
@@ -220,6 +225,8 @@ class _Look:
             self.config.limits,
         )
         item = replace(item, ask=ask, fields={**merged, **{name: list(values) for name, values in block.sweep.items()}})
+        for name in models_of(item):
+            trust.model(name, self.config.models)
         return replace(item, lab_ask=ask_hash(item, self.lock), card=_card(item))
 
     def _texts(self, entry: Entry, merged: Mapping[str, Any], path: str) -> dict[str, Text]:
@@ -232,7 +239,9 @@ class _Look:
                 except NoteError as error:
                     raise NoteError(error.message, error.hint, field=name) from error
                 except VaultlabError as error:
-                    raise NoteError(f"The text of `{name}` cannot be read: {error.message}", error.hint, field=name) from error
+                    raise NoteError(
+                        f"The text of `{name}` cannot be read: {error.message}", error.hint, field=name
+                    ) from error
         return texts
 
     def _with_state(self, item: Item) -> Item:
@@ -304,7 +313,7 @@ def difference(item: Item, stored: Stored) -> str:
     """What the block asks now against what its result was run with, in words."""
     old, new = stored.fields, item.fields
     said = [
-        f"{name} {old[name] if name in old else 'by default'} → {new[name] if name in new else 'by default'}"
+        f"{name} {old.get(name, 'by default')} → {new.get(name, 'by default')}"
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]

@@ -1,4 +1,4 @@
-"""Text fields → the very text they mean, as content-addressed snapshots. What may be quoted is decided here, before anything is read."""
+"""Text fields → the very text that they mean, as content-addressed snapshots; and which notes may be quoted at all."""
 
 import hashlib
 import pydoc_data.topics
@@ -36,7 +36,7 @@ def python_help() -> Text:
 
 
 class Texts:
-    """Resolves what the notes of one vault refer to; every note is read at most once. Without a vault: literals and named files."""
+    """Resolves what the notes of one vault refer to, each note read at most once. Without a vault: literals, files."""
 
     def __init__(self, config: Config, root: Path | None = None, scan: Scan | None = None) -> None:
         self.config = config
@@ -53,8 +53,8 @@ class Texts:
             case "python-help":
                 return python_help()
             case "file":
-                path = trust.text_file(reference.path, self.config.texts)
-                return snapshot(reference.path, ((reference.path, files.read(path).text),))
+                named = trust.text_file(reference.path, self.config.texts)
+                return snapshot(reference.path, ((reference.path, files.read(named).text),))
             case "folder" | "vault":
                 return snapshot(value, tuple(self._collection(reference.path)))
         path = self._target(reference.path, source)
@@ -75,7 +75,7 @@ class Texts:
             raise NoteError(f"There is no note `{link}` in this vault.", f"Did you mean `[[{near}]]`?" if near else "")
         if path != source and not trust.public(path, self._note(path)[0].properties):
             raise NoteError(
-                f"`{link}` is private (publish: false, draft: true, or in a private/ folder), so no other note's result quotes it.",
+                f"`{link}` is private (publish: false, draft: true, or in private/): no other note's result quotes it.",
                 "Put the block into that note, or quote another one.",
             )
         return path
@@ -99,7 +99,7 @@ class Texts:
         if not found:
             raise NoteError(
                 f"No note of {f'`{folder}`' if folder else 'this vault'} may be searched.",
-                'The owner of this machine lists them: `search = ["Folder/*"]` in the configuration that `vaultlab doctor` names.',
+                'The owner of this machine lists them: `search = ["Folder/**"]` in vaultlab\'s own config.toml.',
             )
 
     def _note(self, path: str) -> tuple[Note, str]:

@@ -17,19 +17,14 @@ _MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?(?:@[\w.-]+)?")
 _WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth")
 
 
-def model(name: str, pulled: Collection[str], allowed: Collection[str] | None = None) -> None:
-    """NoteError unless a note may name this model: it is on this machine and, where the owner lists any, listed."""
-    if name in pulled:
-        if allowed is not None and name not in allowed:
-            mend = "The owner can add it to `models` in the config.toml of vaultlab's configuration folder."
-            raise NoteError(f"The model `{name}` is not one that this machine's owner allows.", mend, field="model")
-        return
+def model(name: str, allowed: Collection[str] | None = None) -> None:
+    """NoteError unless a note may name this model: a name, no path, and on the owner's list where there is one."""
     if not _MODEL.fullmatch(name) or name.lower().endswith(_WEIGHTS):
         mend = "Give it a name first, `vaultlab models add NAME PATH`, and write the name here."
         raise NoteError(f"`{name}` is no model's name, and a note may not name a path.", mend, field="model")
-    near = difflib.get_close_matches(name, pulled, 1)
-    mend = f"Did you mean `{near[0]}`? Otherwise run" if near else "Run"
-    raise NoteError(f"The model `{name}` is not here.", f"{mend} `vaultlab models pull {name}`.", field="model")
+    if allowed is not None and name not in allowed:
+        mend = "The owner can add it to `models` in the config.toml of vaultlab's configuration folder."
+        raise NoteError(f"The model `{name}` is not one that this machine's owner allows.", mend, field="model")
 
 
 def text_file(name: str, named: Mapping[str, Path]) -> Path:
