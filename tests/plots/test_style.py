@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from matplotlib.text import Text
 
+import vaultlab
 from vaultlab.plots import style
 from vaultlab.plots.style import (
     DIVERGING,
@@ -105,14 +107,10 @@ def test_the_same_data_gives_the_same_bytes_also_in_another_process():
     assert here.kind == "svg"
     assert render(a_drawing()) == here
     code = "import hashlib, test_style as t; print(hashlib.sha256(t.render(t.a_drawing()).content).hexdigest())"
-    there = subprocess.run(
-        [sys.executable, "-c", code], cwd="tests/plots", capture_output=True, text=True, check=True, env=_env()
-    )
+    roots = os.pathsep.join(map(str, [Path(__file__).parent, Path(vaultlab.__file__).parents[1]]))
+    env = {**os.environ, "PYTHONPATH": roots, "PYTHONHASHSEED": "7"}
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert there.stdout.strip() == hashlib.sha256(here.content).hexdigest()
-
-
-def _env():
-    return {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONHASHSEED": "7"}
 
 
 def test_the_readers_own_matplotlib_settings_change_nothing_and_are_left_alone():
