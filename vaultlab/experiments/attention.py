@@ -162,6 +162,7 @@ class Out(NamedTuple):
     rounding_residual: Float[Tensor, " layer"]
     pattern: Float[Tensor, "query key"]
     moved: Float[Tensor, " key"]
+    exact_write_norm: Float[Tensor, ""]
     pattern_residual: Float[Tensor, ""]
     heads_residual: Float[Tensor, ""]
     kronecker_residual: Float[Tensor, ""]
@@ -177,6 +178,13 @@ def address(head: str) -> tuple[int, int]:
 def constant(attn: AttentionParts, norm: Norm) -> Float[Tensor, " d_model"]:
     """What a layer adds to every token wherever its heads look: b_O, and b_V and the norm's bias through W_O."""
     return attn.b_O + (attn.b_V + norm.bias @ attn.W_V).flatten() @ attn.W_O.flatten(0, 1)
+
+
+def lengths(
+    z: Float[Tensor, "head pos d_head"], gram: Float[Tensor, "head d_head d_head"]
+) -> Float[Tensor, "head pos"]:
+    """‖z W_O‖ from W_O W_Oᵀ: a vector of d_model numbers for every head and token would take most of the time."""
+    return ((z @ gram) * z).sum(-1).clamp(min=0).sqrt()
 
 
 def read(
@@ -195,8 +203,9 @@ def read(
     asking = (~sink).nonzero().flatten()
     group = len(A) // kv_heads
     v = (x @ attn.W_V[::group]).repeat_interleave(group, 0)  # the heads of a group share it
-    moved, z = (v @ attn.W_O).norm(dim=-1), A @ v
-    off_sink = (z - A[..., sink] @ v[:, sink]) @ attn.W_O
+    z_off, gram = A.masked_fill(sink, 0) @ v, attn.W_O @ attn.W_O.mT
+    z = z_off + A[..., sink] @ v[:, sink]
+    moved, off_sink = lengths(v, gram), lengths(z_off, gram)
     of_key = torch.stack([sink.to(A).expand_as(moved), moved, moved * sink, torch.ones_like(moved)], -1)
     on_sink, total, from_sink, row = (A @ of_key).unbind(-1)  # sums over a row, in one product
     per_token = total[:, asking].mean(-1)
@@ -206,8 +215,8 @@ def read(
         entropy=torch.special.entr(A).sum(-1)[:, asking].mean(-1) / math.log(2),
         sink_mass=on_sink[:, asking].mean(-1),
         weighted_sink_mass=from_sink[:, asking].mean(-1) / per_token,
-        previous_token=A.diagonal(-1, 1, 2)[:, asking - 1].mean(-1),
-        write_norm=(off_sink.norm(dim=-1) / after.norm(dim=-1))[:, asking].mean(-1),
+        previous_token=A.diagonal(-1, 1, 2)[:, _plain_before(sink)].mean(-1),
+        write_norm=(off_sink / after.norm(dim=-1))[:, asking].mean(-1),
         **_uniform(visible, sink),
         small=_small(A * (moved / per_token[:, None])[:, None], visible),
         row_residual=(row - 1).abs().max(),
@@ -223,8 +232,13 @@ def _uniform(visible: Bool[Tensor, "query key"], sink: Bool[Tensor, " pos"]) -> 
     return {
         "uniform_entropy": -share.amax(-1)[asking].log2().mean(),
         "uniform_sink_mass": share[asking][:, sink].sum(-1).mean(),
-        "uniform_previous_token": share.diagonal(-1)[asking[1:]].mean(),
+        "uniform_previous_token": share.diagonal(-1)[_plain_before(sink)].mean(),
     }
+
+
+def _plain_before(sink: Bool[Tensor, " pos"]) -> Bool[Tensor, " before"]:
+    """Which tokens but the last are no sink and stand before one that is none: the sink's own pull says nothing there."""
+    return ~sink[:-1] & ~sink[1:]
 
 
 def _small(weighted: Float[Tensor, "head query key"], visible: Bool[Tensor, "query key"]) -> Tensor:
@@ -297,7 +311,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
         head=f"L{chosen[0]}H{chosen[1]}",
         eps=torch.finfo(model.dtype).eps,
         **stacked,
-        **_exact(model, *chosen, found),
+        **_exact(model, chosen, found, stacked["sinks"][layers.index(chosen[0])]),
         stream_residual=_stream_residual(found, layers),
     )
 
@@ -337,10 +351,8 @@ def _found(model: Model, ids: Int[Tensor, " pos"], layers: list[int]) -> Found:
 def _reading(model: Model, layer: int, found: Found) -> Reading:
     wide = torch.promote_types(model.dtype, torch.float32)
     attn, norm = parts.attention(model, layer, wide), parts.attn_norm(model, layer, wide)
-    after = found.get(Site("resid_pre", layer + 1), found.get(Site("resid_post", layer)))
-    assert after is not None
     x, A, before, output = (found[Site(name, layer)].to(wide) for name in ("attn_in", "pattern", "resid_pre", "attn"))
-    reading, moved = read(attn, x - norm.bias, A, before, after.to(wide), model.shape.kv_heads)
+    reading, moved = read(attn, x - norm.bias, A, before, _after(found, layer).to(wide), model.shape.kv_heads)
     return reading._replace(rounding_residual=apart(moved + constant(attn, norm), output))
 
 
@@ -349,20 +361,30 @@ def _strongest(layers: list[int], write_norm: Float[Tensor, "layer head"]) -> tu
     return layers[row], number
 
 
-def _exact(model: Model, layer: int, number: int, found: Found) -> dict[str, Tensor]:
-    """The drawn head's pattern and what it moves, and its layer's identities in float64."""
+def _exact(model: Model, chosen: tuple[int, int], found: Found, sink: Bool[Tensor, " pos"]) -> dict[str, Tensor]:
+    """The drawn head's pattern, what it moves and how much it writes, and its layer's identities, in float64."""
+    layer, number = chosen
     wide = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
     attn, norm = parts.attention(model, layer, wide), parts.attn_norm(model, layer, wide)
-    whole, A = found[Site("attn_in", layer)].to(wide), found[Site("pattern", layer)]
+    whole, A = found[Site("attn_in", layer)].to(wide), found[Site("pattern", layer)].to(wide)
     x, W_V, W_O = whole - norm.bias, attn.W_V[number], attn.W_O[number]
-    own = attn.pattern(whole)
+    own, moved = attn.pattern(whole), x @ W_V @ W_O
+    kept = (~sink).to(model.device)
+    write = (A[number][kept][:, kept] @ moved[kept]).norm(dim=-1) / _after(found, layer)[kept].to(wide).norm(dim=-1)
     return {
         "pattern": A[number].float().cpu(),
-        "moved": (x @ W_V @ W_O).norm(dim=-1).float().cpu(),
+        "moved": moved.norm(dim=-1).float().cpu(),
+        "exact_write_norm": write.mean().cpu(),
         "pattern_residual": (own - A).abs().max().cpu(),
         "heads_residual": apart(rebuilt(attn, norm, x, own), attn(whole)).cpu(),
-        "kronecker_residual": kronecker_residual(A[number].to(wide), x, W_V, W_O).cpu(),
+        "kronecker_residual": kronecker_residual(A[number], x, W_V, W_O).cpu(),
     }
+
+
+def _after(found: Found, layer: int) -> Float[Tensor, "pos d_model"]:
+    """The stream that leaves a layer."""
+    enters_next = found.get(Site("resid_pre", layer + 1))
+    return found[Site("resid_post", layer)] if enters_next is None else enters_next
 
 
 def _stream_residual(found: Found, layers: list[int]) -> Float[Tensor, ""]:
@@ -408,7 +430,7 @@ HEAD_WEIGHTED_SINK_MASS = Quantity(
 )
 HEAD_PREVIOUS_TOKEN = Quantity(
     "head_previous_token",
-    "Share of the drawn head's attention that is on the token before; null: uniform attention.",
+    "Share of the drawn head's attention that is on the token before, where that is no sink; null: uniform attention.",
     range=(0, 1),
 )
 HEAD_WRITE_SHARE = Quantity(
@@ -435,7 +457,7 @@ WEIGHTED_SINK_MASS = Quantity(
 )
 PREVIOUS_TOKEN = Quantity(
     "previous_token",
-    "Share of every head's attention that is on the token before; null: uniform attention.",
+    "Share of every head's attention that is on the token before, where that is no sink; null: uniform attention.",
     range=(0, 1),
 )
 WRITE_NORM = Quantity(
@@ -525,6 +547,12 @@ def verify(spec: Spec, out: Out) -> list[Check]:
             "the same in float32 against the model's own output, the worst of all layers shown; relative",
         ),
         Check(
+            "write norm, another way",
+            float(apart(out.write_norm[_place(out)], out.exact_write_norm)),
+            rounding,
+            f"{out.head}: ‖z W_O‖ from W_O W_Oᵀ in float32 against the write itself in float64; relative",
+        ),
+        Check(
             "h(x) = (A ⊗ W_O W_V) x",
             float(out.kronecker_residual),
             ALGEBRA,
@@ -600,8 +628,8 @@ def _draw_pattern(out: Out) -> Drawing:
         token_axis(ax, "y", out.tokens, NAMED)
         ax.set(xlabel=f"from token j{every}", ylabel=f"to token i{every}")
         figure.suptitle(
-            f"{out.head}. Hatched, the sink: {_percent(plain)} of its attention\n"
-            f"(uniform: {_percent(by_chance)}), {_percent(moved)} of what it moves"
+            f"{out.head}: the sink (hatched) has {_percent(plain)} of its attention\n"
+            f"(uniform: {_percent(by_chance)}) and gives {_percent(moved)} of what it moves"
         )
     return Drawing(figure, _pattern_alt(out, shown))
 
@@ -625,7 +653,10 @@ def _draw_heads(out: Out) -> Drawing:
     with canvas(1, 2, height=2.2 + 0.15 * len(out.layers), sharey=True) as (figure, axes):
         for ax, (values, label) in zip(axes[0], panels, strict=True):
             heat(ax, values.numpy(), label, bar="top", limits=(0, float(values.max())))
-            ax.add_patch(Rectangle((number - 0.5, row - 0.5), 1, 1, facecolor="none", edgecolor="white", linewidth=2))
+            for edge, width in (("black", 4), ("white", 2)):  # seen on bright cells and on dark ones
+                ax.add_patch(
+                    Rectangle((number - 0.5, row - 0.5), 1, 1, facecolor="none", edgecolor=edge, linewidth=width)
+                )
             ax.set(xlabel="head")
             _number_axis(ax, "x", range(out.entropy.shape[1]))
             ax.spines[:].set_visible(False)
