@@ -59,7 +59,7 @@ def link(path: str) -> str:
 
 def quoted(text: str) -> str:
     """A text as a YAML scalar for a property; Obsidian makes a link of any property that holds `[[`."""
-    inert = line(text).replace("[[", "[ [").replace("]]", "] ]")
+    inert = re.sub(r"([\[\]])(?=\1)", r"\1 ", line(text))
     return inert if _PLAIN.fullmatch(inert) and inert.lower() not in _WORDS else json.dumps(inert, ensure_ascii=False)
 
 

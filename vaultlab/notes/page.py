@@ -89,9 +89,9 @@ def accept(text: str) -> str:
     if stored is None:
         raise NoteError("This is no result note of vaultlab.", "Name the id of a block that has a result.")
     found = tuple(f"{claim}: {verdict}" for claim, verdict in stored.claims.items() if verdict != "supported")
-    ours = _lines(top, lambda name, value: (name in _OURS and name != "lab_accepted") or _is_headline(name, value))
+    ours = _lines(top, lambda name, value: name in _OURS and name != "lab_accepted")
     others = _lines(top, lambda name, value: name not in _OURS and not _is_headline(name, value))
-    return f"---\n{ours}{_accepted(found)}{others}---\n{text[top.body_at :]}"
+    return f"---\n{ours}{_accepted(found)}{_lines(top, _is_headline)}{others}---\n{text[top.body_at :]}"
 
 
 def problems(found: Mapping[str, Sequence[Problem]], templates: Path | None = None) -> str:
@@ -145,7 +145,7 @@ def _properties(page: Page, stored: Stored | None, old: Head, body: str) -> str:
         "title": escape.quoted(page.title or page.id),
         "lab_experiment": escape.quoted(page.experiment),
         "lab_status": "failed" if page.error else page.status,
-        "lab_verdict": (standing.verdict if standing else page.verdict) or "",
+        "lab_verdict": (standing.verdict if standing else None if page.error else page.verdict) or "",
         "lab_note": _linked(page.note),
         "lab_model": escape.quoted(model) if (model := standing.model if standing else page.model) else "",
         "lab_ask": json.dumps(page.ask),

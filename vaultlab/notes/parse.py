@@ -12,7 +12,9 @@ from vaultlab.notes.sweep import expand
 
 __all__ = ["Block", "Embed", "Note", "Problem", "expand", "from_json", "may_have_blocks", "parse", "to_json"]
 
-_FENCE = re.compile(r"(?:```|~~~)[`~]*[ \t]*vaultlab(?!\S)")
+_FENCE = re.compile(r"(?<![`~])[`~]{3,}[ \t]*vaultlab(?!\S)")
+# What a note says of itself in frontmatter that cannot be read: enough to tell its author, and nothing runs.
+_MEANS_TO = re.compile(r"\bexperiment\b|^vaultlab:[ \t]*true\b", re.MULTILINE | re.IGNORECASE)
 
 
 def may_have_blocks(text: str) -> bool:
@@ -31,7 +33,7 @@ def parse(text: str) -> Note:
     problems = [problem for problem in (top.problem, run_problem) if problem] + _open_ends(found)
     return Note(
         properties=values,
-        takes_part=_takes_part(values),
+        takes_part=_takes_part(values) or (top.problem is not None and _MEANS_TO.search(top.text) is not None),
         run=run,
         defaults=_defaults(values),
         blocks=tuple(_block(fence, lines) for fence in found.fences if _is_ours(fence)),

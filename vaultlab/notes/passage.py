@@ -118,7 +118,8 @@ def _under(tokens: list[Token], fragment: str) -> list[Token]:
             raise _missing("heading", wanted, [tokens[at + 1].content for at, _ in here])
         start, level = match[0] + 3, match[1]
         end = next((at for at, depth in headings if at >= start and depth <= level), end)
-    return [token for at, token in enumerate(tokens[start:end], start) if tokens[at - 1].type != "heading_open"]
+    under = [token for at, token in enumerate(tokens[start:end], start) if tokens[at - 1].type != "heading_open"]
+    return [token for token in under if token.type not in ("fence", "code_block")]
 
 
 def _plain(heading: str) -> str:
@@ -152,14 +153,15 @@ def _before(tokens: list[Token], at: int) -> list[Token]:
 def _joined(tokens: Iterable[Token]) -> str:
     """Their texts, paragraphs apart and a tight list's items on lines of their own."""
     said = ""
-    hidden = False
+    hidden = tight = False
     for token in tokens:
         if token.type == "paragraph_open":
             hidden = token.hidden
         text = token.content if token.type in ("inline", "fence", "code_block") else ""
         text = _ID.sub("", text).strip("\n")
         if text:
-            said += ("\n" if hidden else "\n\n") * bool(said) + text
+            said += ("\n" if hidden and tight else "\n\n") * bool(said) + text
+            tight = hidden
     return said
 
 

@@ -19,10 +19,13 @@ _ENTRY = re.compile(
 _DASH = re.compile(rf"(?P<indent> *)- +(?:(?P<plain>{_PLAIN})|(?P<quoted>{_QUOTED})) *")
 _PRINTABLE = re.compile(r"[\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
 
+# Looking ahead for the end of a run of spaces takes its square.
+_LONGEST = 500
+
 
 def read_simple(text: str, first_line: int) -> Node | None:
     """The document, or None where it is not simple enough."""
-    if not _PRINTABLE.fullmatch(text):
+    if not _PRINTABLE.fullmatch(text) or max(map(len, text.split("\n"))) > _LONGEST:
         return None
     entries: dict[str, tuple[Node, Node]] = {}
     listed: str | None = None
