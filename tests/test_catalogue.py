@@ -178,7 +178,8 @@ def test_an_example_is_a_block_to_paste(known: Entry) -> None:
 @pytest.mark.parametrize(
     "value",
     ["a # b", "a: b", "[[Note#Heading]]", "95%", "no", "007", "two\nlines\n", "no end\nof line", "- x",
-     "```\ncode\n```\n", "'", '"', "é·", " led", "1e-4", "", "@x", "%x", "a\ttab", [1, 2.5, "L1H2", "a, b"], 1e-4, True, None],
+     "```\ncode\n```\n", "'", '"', "é·", " led", "1e-4", "", "@x", "%x", "a\ttab", [1, 2.5, "L1H2", "a, b"],
+     1e-4, True, None],
 )  # fmt: skip
 def test_a_block_reads_back_as_what_was_written(value: Any) -> None:
     block = fenced({"counting": "id", "value": value})
