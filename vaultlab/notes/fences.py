@@ -41,9 +41,9 @@ class Outline:
     unclosed: int | None
 
 
-def tokens_of(body: str) -> list[Token]:
-    """The Markdown's blocks, with nothing read inside them."""
-    reader = _reader()
+def tokens_of(body: str, *, obsidian: bool = True) -> list[Token]:
+    """The Markdown's blocks, with nothing read inside; without `obsidian`, as others read them: no `%%`, no `$$`."""
+    reader = _reader(obsidian)
     tokens: list[Token] = []
     reader.block.parse(LINE_END.sub("\n", body).replace("\0", "\ufffd"), reader, {}, tokens)
     return tokens
@@ -75,10 +75,11 @@ def outline(body: str, first_line: int) -> Outline:
 
 
 @cache
-def _reader() -> MarkdownIt:
+def _reader(obsidian: bool) -> MarkdownIt:
     reader = MarkdownIt("commonmark").use(footnote_plugin)
     interrupts: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", "list", "footnote_def"]}
-    reader.block.ruler.before("code", "obsidian_span", _obsidian_span, interrupts)
+    if obsidian:
+        reader.block.ruler.before("code", "obsidian_span", _obsidian_span, interrupts)
     reader.block.ruler.at("fence", _fence, interrupts)
     return reader
 

@@ -68,14 +68,18 @@ def _is_blank(line: str, prefix: str) -> bool:
 
 
 def _adds_only(text: str, edit: Edit, embed: str) -> bool:
-    """Whether to Markdown the edit adds one paragraph and changes nothing else, a list's tightness included."""
+    """Whether the edit adds one paragraph and changes nothing else, not even a list's tightness, to any reader."""
     body_at = head(text).body_at
-    after = tokens_of(apply(text, edit)[body_at:])
+    old, new = text[body_at:], apply(text, edit)[body_at:]
+    return all(_is_one_more(tokens_of(old, obsidian=o), tokens_of(new, obsidian=o), embed) for o in (True, False))
+
+
+def _is_one_more(before: list[Token], after: list[Token], embed: str) -> bool:
     added = [at for at, token in enumerate(after) if token.type == "inline" and token.content == embed]
     if not added:
         return False
     del after[added[0] - 1 : added[0] + 2]
-    return _shape(after) == _shape(tokens_of(text[body_at:]))
+    return _shape(after) == _shape(before)
 
 
 def _shape(tokens: list[Token]) -> list[tuple[str, int, bool, str]]:
