@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from vaultlab.notes.block import MAX_BYTES
 from vaultlab.notes.parse import from_json, may_have_blocks, parse, to_json
 
-_SPECIAL = """```vaultlab|```|~~~|````|superposition: a|x: [1|---|%%|$$|<!--|-->|> |- |  |tags: experiment|![[vaultlab/a]]
-a: .nan|sweep: {a: 0..3}|[^1]: x|    code|é"""
+_SPECIAL = """```vaultlab|```|~~~|````|superposition: a|x: [1|---|%%|$$|<!--|-->|> |- |  |tags: experiment
+![[vaultlab/a]]|a: .nan|sweep: {a: 0..3}|[^1]: x|    code|é"""
 LINES = st.sampled_from([*_SPECIAL.replace("\n", "|").split("|"), "\t", "\r", "\0", "\ufeff"])
 
 
