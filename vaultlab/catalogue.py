@@ -47,11 +47,11 @@ class Entry:
     def fields(self) -> Mapping[str, Mapping[str, Any]]:
         """Name → its JSON schema, in the Spec's order, with whatever it refers to or may be put in."""
         shared = self.schema.get("$defs", {})
-        return {name: _resolved(entry, shared) for name, entry in self.schema["properties"].items()}
+        return {name: _resolved(entry, shared) for name, entry in self.schema.get("properties", {}).items()}
 
     @property
     def defaults(self) -> dict[str, Any]:
-        return {name: entry.get("default") for name, entry in self.schema["properties"].items()}
+        return {name: entry.get("default") for name, entry in self.schema.get("properties", {}).items()}
 
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """The fields of this kind: `model`, `text` or `head`."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.tiny import tiny_model
 from vaultlab import places
 from vaultlab.lab import Lab
-from vaultlab.result import Answer, Ask, Failure, Result
+from vaultlab.result import Answer, Ask, Failure, Progress, Result
 
 SCRIPT = """
 import sys
@@ -39,6 +40,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         patch.setattr(places, "state_dir", lambda: folder / "state")
         patch.setenv("PYTHONPATH", str(Path.cwd()))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         with Lab((sys.executable, "-c", SCRIPT, str(folder / "store")), device="cpu") as opened:
             opened.describe()
             yield opened
@@ -106,3 +108,14 @@ def test_runs_wait_for_their_turn(lab: Lab) -> None:
     waiting.join(60)
     assert isinstance(answers[0], Failure)
     assert isinstance(second[0], Result)
+
+
+def test_a_model_comes_in(lab: Lab, tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    model.net.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    seen: list[Progress] = []
+    (added,) = lab.models("add", seen.append, name="mine", path=str(tmp_path))
+    assert (added["name"], added["family"], added["dtype"]) == ("mine", "gpt2", "float32")
+    assert len(added["sha256"]) == 64
+    assert "verifying mine" in [step.phase for step in seen]

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from vaultlab import places
 from vaultlab.errors import NoteError, RunError
 from vaultlab.experiment import Bench, Experiment, Needs
 from vaultlab.models.entry import read_entry
-from vaultlab.models.load import Model, free_memory, read_shape
+from vaultlab.models.load import Model, Shape, free_memory, read_shape
 from vaultlab.plots import sweep
 from vaultlab.plots.style import render
 from vaultlab.result import Answer, Ask, Check, Failure, Figure, Plan, Point, Progress, Refusal, Result
@@ -267,8 +268,13 @@ def _model_hash(name: str) -> str:
 def _needs(it: Asked, run: Run) -> Needs | None:
     if it.experiment.needs is None:
         return None
-    names = [getattr(run.spec, field) for field in run.models]
-    return it.experiment.needs(run.spec, read_shape(names[0]) if names else None)
+    shapes = [_shape(getattr(run.spec, field), sha256) for field, sha256 in run.models.items()]
+    return it.experiment.needs(run.spec, shapes[0] if shapes else None)
+
+
+@cache  # a sweep asks for each of its points, and transformers takes a while to read a config
+def _shape(name: str, sha256: str) -> Shape:
+    return read_shape(name)
 
 
 def _swept(journey: _Journey, results: Sequence[Result]) -> Result:
