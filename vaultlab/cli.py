@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -61,8 +62,8 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _main(version: Annotated[bool, typer.Option("--version", help="Say the version and stop.")] = False) -> None:
-    if version:
+def _main(say_version: Annotated[bool, typer.Option("--version", help="Say the version and stop.")] = False) -> None:
+    if say_version:
         terminal.say(f"vaultlab {__version__}")
         raise typer.Exit
 
@@ -103,9 +104,11 @@ def render(
                     terminal.outcome_line(outcome)
         if as_json:
             terminal.dump([_outcome_json(outcome) for outcome in outcomes])
-        else:
-            _say_summary(look(), outcomes)
-    raise typer.Exit(max(map(_exit_code, outcomes), default=FINE))
+        seen = look()
+        if not as_json:
+            _say_summary(seen, outcomes)
+    standing = FAILS if any(item.state == "failed" for item in seen.items) else FINE
+    raise typer.Exit(max(map(_exit_code, outcomes), default=standing))
 
 
 @app.command()
@@ -240,7 +243,7 @@ def init(
     if not vault.is_dir():
         raise NoteError(f"{vault} is not a folder.", "Give the folder that you open as a vault in Obsidian.")
     root = vault.resolve()
-    wrote = _write_new(root / configuration.FILE, configuration.TEMPLATE)
+    wrote = _write_new(root / configuration.VAULT_FILE, configuration.TEMPLATE)
     if note is not None:
         known = _catalogue()
         first = known["superposition"]
@@ -267,9 +270,11 @@ def why(id: str, vault: VaultOpt = None) -> None:
     if item.stored is not None:
         if item.state == "stale":
             terminal.say(f"changed: {difference(item, item.stored)}")
-        terminal.say("it was run with:")
-        for name, value in item.stored.provenance.items():
-            terminal.say(f"  {name}: {value}")
+        terminal.say("it ran with:")
+        for name, value in item.stored.ran.items():
+            here = _version_here(name)
+            drifted = f"  (drifted: here it is {here}; no reason to run it again)" if here not in (None, value) else ""
+            terminal.say(f"  {name}: {value}{drifted}")
         for one in _complaints(item, strict=False):
             terminal.say(f"check says: {one}")
 
@@ -434,6 +439,14 @@ def _must_know(known: Catalogue, name: str) -> None:
         raise NoteError(f"There is no experiment `{name}`.", f"{hint}There are: {', '.join(known)}.")
 
 
+def _version_here(name: str) -> str | None:
+    """The version of a library on this machine, where the name is one's."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def _complaints(item: Item, strict: bool) -> list[str]:
     """What `check` says against a block; nothing where all is well."""
     if item.state != "fresh" or item.stored is None:
@@ -488,6 +501,12 @@ def _say_summary(seen: Survey, outcomes: list[Outcome]) -> None:
     waiting = [item for item in seen.items if item.state in ("outdated", "reread")]
     for item in waiting:
         terminal.say(f"{item.name}  {item.why}. To run it: vaultlab render --id {item.id}", "yellow")
+    now = {outcome.item.id for outcome in outcomes}
+    for item in seen.items:
+        if item.state == "failed" and item.id not in now:
+            terminal.say(
+                f"✗ {item.name}  failed before, and nothing has changed since; its result note says why", "red"
+            )
     fresh = sum(item.state == "fresh" for item in seen.items)
     terminal.say(f"{fresh} of {len(seen.items)} blocks are fresh; {len(outcomes)} looked at now.")
 

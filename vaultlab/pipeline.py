@@ -155,6 +155,7 @@ class Pipeline:
             title=item.title,
             experiment=item.block.experiment or "",
             note=here.removesuffix(".md"),
+            tests=item.block.tests,
             ask=ask_hash(item, lock),
             key=result.key,
             card=item.card,

@@ -66,6 +66,25 @@ def test_the_card() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tests", "shown"),
+    [
+        ("[[Map#^few|here]]", "tests [[Map#^few]]"),
+        ("[[Map#More features]]", "tests [[Map#More features]]"),
+        ("[[a]] ![[b]]", r"tests \[\[a\]\] !\[\[b\]\]"),
+        ("[[a%%b]]", r"tests \[\[a\%\%b\]\]"),
+    ],
+)
+def test_the_card_links_to_the_claim_that_it_tests(tests: str, shown: str) -> None:
+    assert f"[[Notes/My note|My note]] · {shown}\n" in write(replace(PAGE, tests=tests), None)
+
+
+def test_what_it_ran_on_is_read_back() -> None:
+    stored = read(write(PAGE, None))
+    assert stored is not None
+    assert stored.ran == {"device": "cpu", "dtype": "float32", "torch": "2.13.0"}
+
+
+@pytest.mark.parametrize(
     ("verdict", "kind"), [("supported", "success"), ("refuted", "failure"), ("undecided", "question"), (None, "note")]
 )
 def test_the_card_is_of_the_verdicts_kind(verdict: object, kind: str) -> None:

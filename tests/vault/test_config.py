@@ -30,13 +30,10 @@ def test_nothing_configured(vault, owner):
 
 
 def test_what_a_vault_may_say(vault, owner):
-    in_vault(
-        vault, 'folder = "Lab/results"\n[defaults]\nmodel = "smollm2-135m"\nlayers = [1, 2]\n[looks]\nwide = true\n'
-    )
+    in_vault(vault, 'folder = "Lab/results"\n[defaults]\nmodel = "smollm2-135m"\nlayers = [1, 2]\n')
     config = load(vault, owner)
     assert config.folder == "Lab/results"
     assert config.defaults == {"model": "smollm2-135m", "layers": [1, 2]}
-    assert config.looks == {"wide": True}
     assert config.problems == ()
 
 
@@ -95,12 +92,12 @@ def test_the_results_folder_stays_in_the_vault(vault, owner, folder):
 
 
 def test_one_wrong_line_costs_only_itself(vault, owner):
-    in_vault(vault, 'flder = "x"\nlooks = 3\n[defaults]\nseeds = 4\nwhen = 2024-01-01\ndeep = {a = 1}\n')
+    in_vault(vault, 'flder = "x"\n[defaults]\nseeds = 4\nwhen = 2024-01-01\ndeep = {a = 1}\n')
     config = load(vault, owner)
     assert config.defaults == {"seeds": 4}
     said = " ".join(config.problems)
-    assert len(config.problems) == 4
-    for part in ("did you mean `folder`", "`[looks]`", "`defaults.when`", "`defaults.deep`"):
+    assert len(config.problems) == 3
+    for part in ("did you mean `folder`", "`defaults.when`", "`defaults.deep`"):
         assert part in said
 
 

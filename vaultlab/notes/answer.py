@@ -29,7 +29,7 @@ class Page:
     """All that a result note says. `note` is the author's note, its path in the vault without `.md`.
 
     `figures`: the card's own first. `fields`: what ran, after the cascade. `provenance` may hold `version` (the
-    experiment's) and `texts` (field → {name, sha256}). With an `error` the last good result on the page stays.
+    experiment's) and `texts` (field → {name, sha256}). `tests`: the wikilink to the claim that the block tests. With an `error` the last good result on the page stays.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Page:
     experiment: str
     note: str
     ask: str
+    tests: str = ""
     key: str = ""
     card: str = ""
     model: str = ""
@@ -58,7 +59,7 @@ class Page:
 class Stored:
     """What a result note that we wrote says of itself. `note` is a path without `.md`.
 
-    Of its last good result: `fields` (what it was run with), `version` (the experiment's), `texts` (field → hash),
+    Of its last good result: `fields` (what it was run with), `version` (the experiment's), `texts` (field → hash), `ran` (versions, device),
     `figures` (files), `claims` (claim → verdict), `failed_checks`, and `metrics`, the headline ones.
     """
 
@@ -77,6 +78,7 @@ class Stored:
     fields: Mapping[str, Any] = field(default_factory=dict)
     version: int = 0
     texts: Mapping[str, str] = field(default_factory=dict)
+    ran: Mapping[str, Any] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
     claims: Mapping[str, str] = field(default_factory=dict)
     failed_checks: tuple[str, ...] = ()

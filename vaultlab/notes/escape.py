@@ -57,6 +57,16 @@ def link(path: str) -> str:
     return f"[[{path}|{name}]]" if name != path else f"[[{name}]]"
 
 
+def reference(value: str) -> str:
+    """A wikilink as its author wrote it, to a note, a heading or a block, without its alias; as text if it is none.
+
+    >>> reference("[[Claims#^few-neurons|this one]]")
+    '[[Claims#^few-neurons]]'
+    """
+    found = re.fullmatch(r"\[\[([^\[\]#^|\\%<>`$]*(?:#\^?[^\[\]#^|\\%<>`$]+)?)(?:\|[^\[\]]*)?\]\]", line(value))
+    return f"[[{found[1]}]]" if found and found[1] and "==" not in found[1] else plain(value)
+
+
 def quoted(text: str) -> str:
     """A text as a YAML scalar for a property; Obsidian makes a link of any property that holds `[[`."""
     inert = re.sub(r"([\[\]])(?=\1)", r"\1 ", line(text))

@@ -217,7 +217,7 @@ def _record(body: str) -> dict[str, Any]:
 
 
 def _checked(kept: dict[str, Any]) -> dict[str, Any]:
-    kinds: dict[str, type] = {"fields": dict, "version": int, "texts": dict}
+    kinds: dict[str, type] = {"fields": dict, "version": int, "texts": dict, "ran": dict}
     good = {name: kept[name] for name, kind in kinds.items() if isinstance(kept.get(name), kind)}
     lists = {name: tuple(map(str, kept[name])) for name in sections.LISTS if isinstance(kept.get(name), list)}
     claims = {claim: verdict for claim, _, verdict in (one.rpartition(": ") for one in lists.pop("claims", ()))}

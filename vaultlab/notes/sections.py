@@ -97,7 +97,8 @@ def _ran(page: Page) -> str:
     """The line of parameters: with no daemon running, the only sign that a picture is old."""
     asked = page.summary or " ".join(f"{name}={setting(value)}" for name, value in page.fields.items())
     device = " ".join(str(page.provenance[name]) for name in ("device", "dtype") if name in page.provenance)
-    said = [escape.plain(asked or page.experiment), escape.plain(device), escape.link(page.note)]
+    tests = f"tests {escape.reference(page.tests)}" if page.tests else ""
+    said = [escape.plain(asked or page.experiment), escape.plain(device), escape.link(page.note), tests]
     return " · ".join(one for one in said if one)
 
 
@@ -161,14 +162,11 @@ def _version(page: Page) -> str:
 
 
 def _facts(provenance: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """What was read, with its hash; the single facts stand in the record."""
     for name, value in provenance.items():
-        if name == "version":
-            continue
         if isinstance(value, Mapping):
             for inner, what in value.items():
                 yield f"{_words(name)}: {escape.plain(str(inner))}", escape.plain(_fact(what))
-        else:
-            yield _words(name), escape.plain(_fact(value))
 
 
 def _words(name: str) -> str:
@@ -183,12 +181,13 @@ def _fact(value: Any) -> str:
 
 
 def _record(page: Page) -> str:
-    """What the page keeps for vaultlab itself, as YAML that reads well: fields, claims with verdicts, hashes, files."""
+    """What the page keeps, as YAML that reads well: fields, hashes, what it ran on, figures, claims with verdicts."""
     texts = page.provenance.get("texts")
     hashes = {name: one["sha256"] for name, one in texts.items()} if isinstance(texts, Mapping) else {}
     version = page.provenance.get("version")
     lines = [f"version: {version}"] if isinstance(version, int) else []
-    for name, said in (("fields", page.fields), ("texts", hashes)):
+    ran = {name: it for name, it in page.provenance.items() if name != "version" and isinstance(it, str | int | float)}
+    for name, said in (("fields", page.fields), ("texts", hashes), ("ran", ran)):
         lines += [f"{name}:"] * bool(said) + [f"  {_json(key)}: {_json(value)}" for key, value in said.items()]
     lists = {
         "figures": [shown.file for shown in page.figures.values()],

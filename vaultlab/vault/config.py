@@ -5,7 +5,6 @@
     folder = "vaultlab"                # where results go
     [defaults]                         # a field's value for every block that does not write it
     model = "smollm2-135m"
-    [looks]                            # how results are drawn
 
 The owner's own `config.toml`, in the user's configuration folder:
 
@@ -33,15 +32,24 @@ from vaultlab.errors import NoteError
 from vaultlab.result import Limits
 from vaultlab.vault.files import inside, replace
 
-_VAULT_FILE = ".vaultlab/config.toml"
+VAULT_FILE = ".vaultlab/config.toml"
+TEMPLATE = """# What vaultlab does in this vault. This file travels with the vault, so it may grant nothing.
+
+# The folder that results are written to. It belongs to vaultlab.
+# folder = "vaultlab"
+
+# A field's value for every block that does not write it itself.
+# [defaults]
+# model = "smollm2-135m"
+"""
 _LOCK_FILE = ".vaultlab/models.lock"
-_VAULT_KEYS = ("folder", "defaults", "looks")
+_VAULT_KEYS = ("folder", "defaults")
 _OWNER_KEYS = ("device", "models", "search", "templates", "limits", "texts")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything configured. `folder`, `defaults` and `looks` come from the vault, the rest from the owner.
+    """Everything configured. `folder` and `defaults` come from the vault, the rest from the owner.
 
     `ignored` says whether a vault-relative path is excluded in Obsidian; `problems` are sentences to show: whatever
     they are about, the rest of the configuration holds.
@@ -49,7 +57,6 @@ class Config:
 
     folder: str = "vaultlab"
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    looks: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     device: str | None = None
     models: tuple[str, ...] | None = None
@@ -82,7 +89,7 @@ def load(root: Path, owner: Path) -> Config:
 
 def _of_vault(root: Path, owner: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        table = _toml(inside(root, _VAULT_FILE), _VAULT_FILE, problems)
+        table = _toml(inside(root, VAULT_FILE), VAULT_FILE, problems)
     except NoteError as error:
         problems.append(str(error))
         return {}
@@ -90,23 +97,23 @@ def _of_vault(root: Path, owner: Path, problems: list[str]) -> dict[str, Any]:
     for key, value in table.items():
         if key in _OWNER_KEYS or key == "workers":
             problems.append(
-                f"{_VAULT_FILE} sets `{key}`, which a vault may not do: it comes with the notes, and only the owner "
+                f"{VAULT_FILE} sets `{key}`, which a vault may not do: it comes with the notes, and only the owner "
                 f"of a machine can allow that. If you are, write it in {owner / 'config.toml'}; here it does nothing."
             )
         elif key not in _VAULT_KEYS:
-            problems.append(_unknown(key, _VAULT_KEYS, _VAULT_FILE))
+            problems.append(_unknown(key, _VAULT_KEYS, VAULT_FILE))
         elif key == "folder":
             complaint = _folder_complaint(value)
             if complaint:
-                problems.append(f"In {_VAULT_FILE}, `folder = {value!r}` {complaint}; `vaultlab` is used.")
+                problems.append(f"In {VAULT_FILE}, `folder = {value!r}` {complaint}; `vaultlab` is used.")
             else:
                 found["folder"] = unicodedata.normalize("NFC", value)
         elif not isinstance(value, dict):
-            problems.append(f"In {_VAULT_FILE}, `{key}` is a table: write `[{key}]` and its values below.")
+            problems.append(f"In {VAULT_FILE}, `{key}` is a table: write `[{key}]` and its values below.")
         else:
             found[key] = {name: v for name, v in value.items() if _plain(v)}
             problems += [
-                f"In {_VAULT_FILE}, `{key}.{name}` is neither text, a number, true or false, nor a list of them; "
+                f"In {VAULT_FILE}, `{key}.{name}` is neither text, a number, true or false, nor a list of them; "
                 "it does nothing."
                 for name in value.keys() - found[key].keys()
             ]

@@ -1,0 +1,195 @@
+"""The words you type, against a real worker: small toy models, one vault."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vaultlab import cli
+
+SMALL = "features: 2\nhidden: 1\nsparsity: 90%\nsteps: 200\nbatch: 64\nseeds: 2\n"
+NOTE = f"""---
+tags: [experiment]
+---
+Two share one.
+
+```vaultlab
+superposition: two
+{SMALL}expect:
+  - represented >= 1
+```
+"""
+WRONG = {
+    "field": ("feetures: 3", "`features`"),
+    "type": ("features: many", "many"),
+    "range": ("features: 100000", "512"),
+    "nan": ("sparsity: .nan", "nan"),
+    "list": ("features: [3, 4]", "sweep"),
+    "huge": ("features: 512\nhidden: 256\nbatch: 65536\nseeds: 64\nsteps: 100000", "limit"),
+    "claim": ("expect: [reprezented = 5]", "`represented`"),
+    "twice": ("features: 3\nfeatures: 4", "features"),
+    "tagged": ("features: !!int 3", "tag"),
+    "laughs": ("title: &a ha\ntests: *a", "anchor"),
+    "long": ("title: " + "x" * 70_000, "64"),
+}
+
+
+class Typed:
+    """What a command printed, and its exit code."""
+
+    def __init__(self, *words: object) -> None:
+        found = CliRunner().invoke(cli.app, [str(word) for word in words])
+        self.code, self.out, self.error = found.exit_code, found.output, found.exception
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("STATE", "CACHE", "CONFIG"):
+            patch.setenv(f"XDG_{name}_HOME", str(folder / name.lower()))
+        patch.setattr("vaultlab.pipeline.QUIET_S", 0.0)
+        yield folder
+
+
+@pytest.fixture
+def vault(home: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "vault"
+    (root / ".vaultlab").mkdir(parents=True)
+    (root / "Note.md").write_text(NOTE)
+    return root
+
+
+def test_render_check_why_accept_and_clean(vault: Path) -> None:
+    assert Typed("render", vault, "--dry-run").out.startswith("two  missing: it has not run yet")
+    assert not (vault / "vaultlab").exists()
+    rendered = Typed("render", vault)
+    assert (rendered.code, rendered.error and str(rendered.error)) in ((0, None), (0, "0"))
+    assert "✓ two  supported" in rendered.out
+    assert "![[vaultlab/two#^result]]" in (vault / "Note.md").read_text()
+    assert Typed("check", vault).code == 0
+    assert Typed("why", "two", "--vault", vault).out.startswith("two: fresh")
+    note = vault / "Note.md"
+    note.write_text(note.read_text().replace("represented >= 1", "represented > 2"))
+    assert Typed("check", vault).code == 1
+    assert "refuted" in Typed("render", vault).out
+    assert Typed("check", vault).code == 1
+    assert "represented > 2: refuted" in Typed("accept", "two", "--vault", vault).out
+    assert Typed("check", vault).code == 0
+    assert Typed("check", vault, "--strict").code == 1
+    assert Typed("render", vault, "--id", "two").code == 0, "an accepted finding is no failure"
+    note.write_text("No block any more.\n")
+    assert "would remove vaultlab/two.md" in Typed("clean", vault, "--dry-run").out
+    assert (vault / "vaultlab/two.md").exists()
+    Typed("clean", vault)
+    assert not list((vault / "vaultlab").rglob("two*"))
+
+
+def test_everything_that_can_be_written_wrong_is_said_and_the_rest_runs(vault: Path) -> None:
+    for name, (line, _) in WRONG.items():
+        block = f"```vaultlab\nsuperposition: {name}\n{line}\n```\n"
+        (vault / f"{name}.md").write_text(f"---\ntags: [experiment]\n---\n{block}")
+    found = {one["id"]: one for one in Typed("render", vault, "--json").json}
+    assert found["two"]["verdict"] == "supported"
+    for name, (_, says) in WRONG.items():
+        # A block whose YAML cannot be read may have no id: then problems.md says it.
+        page = vault / f"vaultlab/{name}.md"
+        said = page.read_text() if page.exists() else (vault / "vaultlab/problems.md").read_text()
+        assert says in said.replace("\\", ""), f"{name}: {said}"
+        assert not (page.exists() and "figures/" in said)
+    again = Typed("render", vault, "--json").json
+    assert not any(one["wrote"] for one in again)
+    assert {one["was"] for one in again} == {"error"}, "what a worker refused is not asked for again"
+    shown = Typed("render", vault)
+    assert "✗ range  failed before" in shown.out
+    assert shown.code == cli.FAILS
+
+
+def test_a_note_that_cannot_be_read_is_listed_and_left_alone(vault: Path) -> None:
+    broken = {
+        "frontmatter.md": b"---\ntags: [experiment\n---\n```vaultlab\nsuperposition: a\n```\n",
+        "open.md": b"---\ntags: [experiment]\n---\n```vaultlab\nsuperposition: b\n",
+        "latin.md": "---\ntags: [experiment]\n---\n```vaultlab\nsuperposition: é\n```\n".encode("latin-1"),
+    }
+    for name, content in broken.items():
+        (vault / name).write_bytes(content)
+    shown = Typed("render", vault)
+    problems = (vault / "vaultlab/problems.md").read_text()
+    for name, content in broken.items():
+        assert name.removesuffix(".md") in problems
+        assert name in shown.out
+        assert (vault / name).read_bytes() == content
+    assert "✓ two" in shown.out
+    assert Typed("check", vault).code == 1
+    assert Typed("clean", vault).error.message.startswith("A note that cannot be read")
+    for name in broken:
+        (vault / name).unlink()
+    Typed("render", vault)
+    assert not (vault / "vaultlab/problems.md").exists()
+
+
+def test_a_note_without_the_tag_is_named_with_the_line_to_add(vault: Path) -> None:
+    (vault / "Note.md").write_text(NOTE.replace("tags: [experiment]", "tags: [idea]"))
+    assert "`tags: [experiment]`" in Typed("render", vault).out
+
+
+def test_run_without_a_vault(home: Path, tmp_path: Path) -> None:
+    words = ("features=2", "hidden=1", "sparsity=90%", "steps=100", "batch=64", "seeds=2")
+    shown = Typed("run", "superposition", *words, "--out", tmp_path / "out", "--json").json
+    assert set(shown) == {"metrics", "checks", "figures", "provenance", "points"}
+    assert (tmp_path / "out" / shown["figures"]["weights"]["file"]).exists()
+    assert json.loads((tmp_path / "out/result.json").read_text())["metrics"] == shown["metrics"]
+    assert Typed("run", "superposition", "features=0").code == cli.USE
+    assert "Did you mean `superposition`" in str(Typed("run", "superpositoin").error)
+
+
+def test_new_is_a_block_that_runs(home: Path, vault: Path) -> None:
+    block = Typed("new", "superposition", "--example", "digon").out
+    (vault / "Note.md").write_text(f"---\nvaultlab: true\n---\n{block}")
+    (item,) = Typed("render", vault, "--dry-run", "--json").json
+    assert (item["id"], item["state"]) == ("digon", "missing")
+
+
+def test_init_changes_nothing_that_is_there(home: Path, tmp_path: Path) -> None:
+    Typed("init", tmp_path, "--note", "First")
+    first = (tmp_path / "First.md").read_text()
+    assert first.startswith("---\ntags: [experiment]\n---\n")
+    (tmp_path / "First.md").write_text("mine")
+    Typed("init", tmp_path, "--note", "First")
+    assert (tmp_path / "First.md").read_text() == "mine"
+    assert Typed("render", tmp_path, "--dry-run").code == 0
+
+
+def test_every_command_has_an_example(home: Path) -> None:
+    commands = [word for word in re.findall(r"^│ (\w+) ", Typed("--help").out, re.MULTILINE)]
+    assert len(commands) >= 11
+    for command in [*commands, "models pull", "models add", "models list", "models find", "models remove"]:
+        shown = Typed(*command.split(), "--help")
+        assert shown.code == 0
+        assert f"vaultlab {command}" in " ".join(shown.out.partition("Example")[2].split()) or command == "models"
+
+
+def test_wrong_use_ends_with_2_and_a_sentence(home: Path, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "from vaultlab.cli import main; main()", "render", str(tmp_path / "nowhere")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == cli.USE
+    assert "is not a folder" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_doctor_names_folders_and_models(home: Path) -> None:
+    found = {one["what"]: one for one in Typed("doctor", "--json").json}
+    assert found["vaultlab"]["ok"]
+    assert all(one["ok"] or one["mend"] for one in found.values())
