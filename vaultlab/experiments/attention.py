@@ -51,6 +51,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -438,13 +439,10 @@ def _percent(share: Tensor | float) -> str:
     return f"{100 * float(share):.2g}%"
 
 
-def _name(out: Out, row: int, number: int) -> str:
-    return f"L{out.layers[row]}H{number}"
-
-
-def _strongest_names(out: Out, most: int = 3) -> list[str]:
-    order = out.write_norm.flatten().argsort(descending=True)[:most].tolist()
-    return [_name(out, *divmod(place, out.write_norm.shape[1])) for place in order]
+def _top(out: Out, values: Float[Tensor, "layer head"], most: int = 3) -> list[str]:
+    """The heads with the largest values, by name."""
+    order = values.flatten().argsort(descending=True)[:most].tolist()
+    return [f"L{out.layers[place // values.shape[1]]}H{place % values.shape[1]}" for place in order]
 
 
 def _of_text(out: Out) -> str:
@@ -517,7 +515,7 @@ def _draw_heads(out: Out) -> Drawing:
             ax.spines[:].set_visible(False)
         axes[0, 0].set_ylabel("layer")
         _number_axis(axes[0, 0], "y", out.layers)
-        names = _strongest_names(out)
+        names = _top(out, out.write_norm)
         figure.suptitle(f"write most: {', '.join(names)}; boxed: {out.head}")
     parked, weighted = ((mass > PARKED).double().mean() for mass in (out.sink_mass, out.weighted_sink_mass))
     return Drawing(
@@ -537,25 +535,26 @@ def _number_axis(ax: Axes, axis: str, numbers: Sequence[int]) -> None:
 def _draw_entropy(out: Out) -> Drawing:
     layer = torch.tensor(out.layers)[:, None].expand_as(out.entropy)
     bits = float(out.uniform_entropy.max())
+    x, y = out.entropy.flatten().numpy(), 100 * out.write_norm.flatten().numpy()
     with canvas(height=4.2) as (figure, axes):
         ax = axes[0, 0]
-        dots = ax.scatter(out.entropy, 100 * out.write_norm, c=layer, cmap=SHADES, s=22, linewidths=0)
-        colour_bar(ax, dots, "layer")
+        if len(out.layers) > 1:
+            dots = ax.scatter(x, y, c=layer.flatten().numpy(), cmap=SHADES, s=22, linewidths=0, clip_on=False)
+            colour_bar(ax, dots, "layer")
+            dots.colorbar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            ax.scatter(x, y, s=30, linewidths=0, clip_on=False)
         ax.axvline(bits, color=GREY, linestyle="--", linewidth=1)
         ax.text(
             bits, 0.5, "uniform attention", transform=ax.get_xaxis_transform(), ha="right", va="center", rotation=90
         )
-        for name in dict.fromkeys([out.head, *_strongest_names(out)]):
-            at = address(name)
-            row = out.layers.index(at[0])
-            x, y = float(out.entropy[row, at[1]]), 100 * float(out.write_norm[row, at[1]])
-            ax.annotate(name, (x, y), xytext=(0, 5), textcoords="offset points", ha="center")
-        ax.set(
-            xlabel="entropy of attention (bits)",
-            ylabel="write norm (% of the stream)",
-            xlim=(0, None),
-            ylim=(0, 108 * float(out.write_norm.max())),
-        )
+        for name in dict.fromkeys([out.head, *_top(out, out.write_norm)]):
+            number, head = address(name)
+            row = out.layers.index(number)
+            at = float(out.entropy[row, head]), 100 * float(out.write_norm[row, head])
+            ax.annotate(name, at, xytext=(0, 5), textcoords="offset points", ha="center")
+        ax.set(xlabel="entropy of attention (bits)", ylabel="write norm (% of the stream)")
+        ax.set(xlim=(0, None), ylim=(0, 1.08 * y.max()))
     place = _place(out)
     return Drawing(
         figure,
@@ -569,11 +568,13 @@ def _draw_patterns(out: Out) -> Drawing:
     rows, cols = [f"L{layer}" for layer in out.layers], [f"H{head}" for head in range(out.entropy.shape[1])]
     values = out.small.float().numpy()
     figure = tiles(values, "weighted attention, 1: a mean move to a token", rows=rows, cols=cols, limits=(0, 0.5))
+    [parked], [back] = _top(out, out.weighted_sink_mass, 1), _top(out, out.previous_token, 1)
     return Drawing(
         figure,
         f"The weighted attention patterns of {out.entropy.numel()} heads on {_of_text(out)}, one tile each, a row of "
-        f"tiles a layer: the token that gets runs down, the token that gives runs across, the sink is each tile's left "
-        f"edge.",
+        f"tiles a layer: the token that gets runs down, the one that gives runs across. The sink gives most to "
+        f"{parked}, {_percent(out.weighted_sink_mass.max())} of what it moves; {back} looks most at the token before, "
+        f"{_percent(out.previous_token.max())} of its attention.",
     )
 
 
