@@ -174,9 +174,10 @@ def compute(spec: Spec, bench: Bench) -> Out:
 
 def _tokens(spec: Spec, model: Model, text: str) -> Tokens:
     tokens = model.tokens(text, bos=spec.bos, template=spec.template)
-    if len(tokens.ids) < 3:
+    count = len(tokens.ids)
+    if count < 3:
         raise NoteError(
-            f"The text has {len(tokens.ids)} tokens for {model.name}, and attention needs at least 3 to choose from.",
+            f"{model.name} reads this text as {count} token{'s' * (count > 1)}; attention needs at least 3.",
             "Give it a sentence.",
             field="text",
         )
@@ -424,11 +425,11 @@ def verify(spec: Spec, out: Out) -> list[Check]:
 
 
 def needs(spec: Spec, shape: Shape | None) -> Needs:
-    """The weights, all patterns and five streams a layer; a forward pass at 20 GFLOP/s, as on two cores."""
+    """The weights, all patterns and five streams a layer; one and a half forward passes at 40 GFLOP/s (two cores)."""
     assert shape is not None
     layers = shape.layers if spec.layer is None else 1
     kept = layers * spec.tokens * (5 * shape.d_model + shape.heads * spec.tokens) * 4
-    return Needs(bytes=shape.bytes + 2 * kept, seconds=2 + 4 * shape.parameters * spec.tokens / 20e9)
+    return Needs(bytes=shape.bytes + 2 * kept, seconds=2 + 3 * shape.parameters * spec.tokens / 40e9)
 
 
 NAMED = 24
@@ -480,9 +481,10 @@ def _draw_pattern(out: Out) -> Drawing:
         token_axis(ax, "x", out.tokens, NAMED)
         token_axis(ax, "y", out.tokens, NAMED)
         ax.set(xlabel=f"from token j{every}", ylabel=f"to token i{every}")
+        sinks = "the sink (hatched) has" if sink.sum() == 1 else f"{int(sink.sum())} sinks (hatched) have"
         figure.suptitle(
-            f"{out.head}: the sink (hatched) has {_percent(plain)} of its attention\n"
-            f"(uniform: {_percent(by_chance)}) and gives {_percent(moved)} of what it moves"
+            f"{out.head}: {sinks} {_percent(plain)} of its attention\n"
+            f"(uniform: {_percent(by_chance)}), {_percent(moved)} of what it moves"
         )
     return Drawing(figure, _pattern_alt(out, shown))
 

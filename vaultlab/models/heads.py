@@ -87,8 +87,8 @@ def read(
         sinks=sink,
         sink_norm=norms[0] / norms.median(),
         entropy=torch.special.entr(A).sum(-1)[:, asking].mean(-1) / math.log(2),
-        sink_mass=on_sink[:, asking].mean(-1),
-        weighted_sink_mass=from_sink[:, asking].mean(-1) / per_token,
+        sink_mass=on_sink[:, asking].mean(-1).clamp(max=1),  # a sum of weights may round to a hair above
+        weighted_sink_mass=(from_sink[:, asking].mean(-1) / per_token).clamp(max=1),
         previous_token=A.diagonal(-1, 1, 2)[:, _plain_before(sink)].mean(-1),
         write_norm=(off_sink / after.norm(dim=-1))[:, asking].mean(-1),
         **_uniform(visible, sink),
