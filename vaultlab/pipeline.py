@@ -221,7 +221,9 @@ class Pipeline:
                 self._keep(survey, path, standing)
             files.replace(path, figure.content)
             shown[name] = Shown(file, figure.alt)
-        return shown
+        # A sweep has a figure for each metric: the card's is the one that the first claim speaks of.
+        told = next((claims.parse(one).metric for one in item.block.expect), "")
+        return {name: shown[name] for name in sorted(shown, key=lambda name: name != told)}
 
     def _drop_figures(self, folder: Path, item: Item, shown: dict[str, Shown]) -> None:
         """Figures that the last result had and this one has not."""

@@ -17,7 +17,7 @@ def point(fields: dict[str, Any], value: Any, **more: Any) -> Point:
 
 
 def drawn(points: Sequence[Point]) -> Any:
-    return lines("loss", "The loss.", points).figure.axes[0]
+    return lines("loss", points).figure.axes[0]
 
 
 def test_points_are_drawn_in_the_order_of_the_parameter() -> None:
@@ -53,7 +53,7 @@ def test_further_parameters_are_lines_with_a_legend() -> None:
 
 def test_many_lines_keep_a_short_legend_and_a_short_description() -> None:
     points = [point({"n": n, "seed": s}, float(n * s)) for s in range(30) for n in (1, 2)]
-    drawing = lines("loss", "The loss.", points)
+    drawing = lines("loss", points)
     assert len(drawing.figure.axes[0].lines) == 30
     assert len(drawing.figure.axes[0].get_legend().get_texts()) <= 8
     assert drawing.alt.endswith("27 further lines.")
@@ -75,11 +75,9 @@ def test_what_is_missing_or_no_number_leaves_a_gap() -> None:
 
 def test_the_description_says_where_it_begins_and_ends() -> None:
     points = [point({"sparsity": s}, 1 - s) for s in (0.0, 0.9)]
-    assert lines("loss", "The loss.", points).alt == (
-        "loss (The loss) against sparsity: 1 at sparsity 0.0 and 0.1 at 0.9."
-    )
+    assert lines("loss", points).alt == ("loss against sparsity: 1 at sparsity 0.0 and 0.1 at 0.9.")
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:
     points = [point({"n": n, "m": m}, n / m, interval=(0.0, 1.0)) for n in (1, 2, 3) for m in (1, 2)]
-    assert render(lines("loss", "", points)).content == render(lines("loss", "", points)).content
+    assert render(lines("loss", points)).content == render(lines("loss", points)).content

@@ -121,8 +121,8 @@ def test_a_run_records_the_model_it_read(runner: Runner) -> None:
     found = run(runner)
     assert isinstance(found, Result), found
     assert found.summary == "one"
-    assert found.provenance["models"]["model"]["name"] == "one"
-    assert found.provenance["models"]["model"]["sha256"] == runner.residents.get("one", CPU).sha256
+    assert found.provenance["models"]["one"]["dtype"] == "float32"
+    assert found.provenance["models"]["one"]["sha256"] == runner.residents.get("one", CPU).sha256
     assert (found.provenance["dtype"], found.provenance["batch"]) == ("float32", 32)
     assert runner.plan(Ask("id", "summing", {"model": "two"})).needs_bytes == tiny_model("gpt2").shape.bytes
 

@@ -31,6 +31,7 @@ Geometry of Superposition", https://transformer-circuits.pub/2022/toy_model/inde
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -123,10 +124,27 @@ def toy_of(spec: Spec) -> Toy:
 
 def compute(spec: Spec, bench: Bench) -> Out:
     """Train, then measure in float64 on the CPU, by the definition rather than by the way that training went."""
+    return next(iter(together([spec], bench)))
+
+
+def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
+    """Specs that differ in nothing but their sparsity train as one batch."""
+    alike: dict[Spec, list[Spec]] = {}
+    for spec in specs:
+        alike.setdefault(spec.model_copy(update={"sparsity": 0.0}), []).append(spec)
+    trained: dict[Spec, tuple[Tensor, Tensor, Sequence[int]]] = {}
+    for spec, points in alike.items():
+        course = Course(spec.steps, spec.batch, spec.learning_rate, spec.seeds, spec.seed)
+        sparsities = [point.sparsity for point in points]
+        done = train(toy_of(spec), course, sparsities, bench.device, bench.generator, bench.progress)
+        for at, point in enumerate(points):
+            trained[point] = (done.theta[at].cpu().double(), done.curve[:, at].cpu().double(), done.curve_at)
+    for spec in specs:
+        yield _measured(spec, *trained[spec], bench)
+
+
+def _measured(spec: Spec, theta: Tensor, curve: Tensor, curve_at: Sequence[int], bench: Bench) -> Out:
     toy = toy_of(spec)
-    course = Course(spec.steps, spec.batch, spec.learning_rate, spec.seeds, spec.seed)
-    trained = train(toy, course, [spec.sparsity], bench.device, bench.generator, bench.progress)
-    theta, curve = trained.theta[0].cpu().double(), trained.curve[:, 0].cpu().double()
     vectors = fresh(toy, spec.sparsity, bench.generator("toy", spec.seed, "fresh"), FRESH)
     held_out = fresh(toy, spec.sparsity, bench.generator("toy", spec.seed, "fresh"), HELD_OUT)
     loss, linear = _losses(toy, theta, vectors)
@@ -138,7 +156,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
         loss=loss.mean(1),
         loss_error=_standard_error(loss),
         curve=curve,
-        curve_at=torch.tensor(trained.curve_at, dtype=torch.float64),
+        curve_at=torch.tensor(curve_at, dtype=torch.float64),
         chance=_chance(theta[best, :, :-1], bench.generator("toy", spec.seed, "chance")),
         gradient_residual=gradient_residual(toy, theta, held_out.x[:256]),
         route_residual=(curve[-1] - _losses(toy, theta, held_out)[0].mean(1)).abs().max() / _null(spec),
@@ -514,4 +532,5 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
+    together=together,
 )

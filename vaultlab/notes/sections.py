@@ -175,8 +175,9 @@ def _words(name: str) -> str:
 
 def _fact(value: Any) -> str:
     # Not cut to four digits: versions and seeds are no measurements.
-    if isinstance(value, Mapping) and {"name", "sha256"} <= set(value):
-        return f"{value['name'] or 'as written'} (sha256 {str(value['sha256'])[:12]})"
+    if isinstance(value, Mapping) and "sha256" in value:
+        said = " ".join(str(it) for name, it in value.items() if name != "sha256")
+        return f"{said or 'as written'} (sha256 {str(value['sha256'])[:12]})"
     return setting(value) if isinstance(value, float | bool | Mapping | list | tuple) else escape.line(str(value))
 
 

@@ -24,11 +24,11 @@ class _Spot(NamedTuple):
     null: float | None
 
 
-def lines(name: str, said: str, points: Sequence[Point]) -> Drawing:
+def lines(name: str, points: Sequence[Point]) -> Drawing:
     """The metric `name` against the first swept parameter that is a number, a line for each value of the others.
 
     A band is the metric's interval; of a vector the band spans all its numbers, and the line is their median. A dashed
-    line is what chance alone gives. `said` is what the metric is, in words.
+    line is what chance alone gives.
     """
     along = _along(points)
     numeric = all(_is_number(point.fields[along]) for point in points)
@@ -46,7 +46,7 @@ def lines(name: str, said: str, points: Sequence[Point]) -> Drawing:
             handles, labels = ax.get_legend_handles_labels()
             step = math.ceil(len(labels) / _LEGEND)
             ax.legend(handles[::step], labels[::step], loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return Drawing(figure, _alt(name, said, along, series))
+    return Drawing(figure, _alt(name, along, series))
 
 
 def _along(points: Sequence[Point]) -> str:
@@ -111,11 +111,11 @@ def _draw_null(ax: Axes, spots: Sequence[_Spot]) -> None:
         ax.legend()
 
 
-def _alt(name: str, said: str, along: str, series: Mapping[str, Sequence[_Spot]]) -> str:
+def _alt(name: str, along: str, series: Mapping[str, Sequence[_Spot]]) -> str:
     ends = [
         f"{f'for {label} ' if label else ''}{spots[0].value:.4g} at {along} {spots[0].x}"
         f" and {spots[-1].value:.4g} at {spots[-1].x}"
         for label, spots in list(series.items())[:_TOLD]
     ]
     more = f"; {len(series) - _TOLD} further lines" if len(series) > _TOLD else ""
-    return f"{name} ({said.rstrip('.')}) against {along}: {'; '.join(ends)}{more}."
+    return f"{name} against {along}: {'; '.join(ends)}{more}."

@@ -14,6 +14,7 @@ import torch
 
 from vaultlab import __version__, plots
 from vaultlab.experiment import Experiment
+from vaultlab.models.entry import read_entry
 from vaultlab.worker.asked import Run
 from vaultlab.worker.course import device_name
 
@@ -27,10 +28,15 @@ def provenance(device: torch.device, run: Run) -> dict[str, Any]:
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "computed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "models": {name: {"name": getattr(run.spec, name), "sha256": sha} for name, sha in run.models.items()},
+        "models": {getattr(run.spec, name): _model(getattr(run.spec, name)) for name in run.models},
         "texts": {name: {"name": text.name, "sha256": text.sha256} for name, text in run.texts.items()},
         **({"seed": run.spec.seed} if hasattr(run.spec, "seed") else {}),
     }
+
+
+def _model(name: str) -> dict[str, str]:
+    entry = read_entry(name)
+    return {"family": entry.family, "dtype": entry.dtype, "sha256": entry.sha256()}
 
 
 def look(experiment: Experiment) -> str:

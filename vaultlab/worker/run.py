@@ -281,16 +281,19 @@ def _swept(journey: _Journey, results: Sequence[Result]) -> Result:
     """The points' numbers side by side, each identity where it was at its worst, a line plot a headline metric."""
     it, course = journey.asked, journey.course
     points = tuple(
-        Point(run.point, run.key, result.cached, result.metrics, result.checks)
+        Point(
+            {name: getattr(run.spec, name) for name in run.point}, run.key, result.cached, result.metrics, result.checks
+        )
         for run, result in zip(it.runs, results, strict=True)
     )
     course.prefix = ""
     course.report("drawing", 0, 1)
     measured = {metric.name for point in points for metric in point.metrics}
-    helps = {q.name: q.help for q in it.experiment.metrics if q.headline and q.name in measured}
-    figures = {name: render(sweep.lines(name, said, points)) for name, said in helps.items()}
+    shown = [q.name for q in it.experiment.metrics if q.headline and q.name in measured]
+    figures = {name: render(sweep.lines(name, points)) for name in shown}
     latest = max((result.provenance for result in results), key=lambda facts: str(facts["computed"]))
     facts = {**latest, "seconds": round(sum(result.provenance["seconds"] for result in results), 3)}
+    facts["models"] = {name: it for result in results for name, it in result.provenance["models"].items()}
     facts["peak_memory_bytes"] = max(result.provenance["peak_memory_bytes"] for result in results)
     return Result(
         course.ask.id,
