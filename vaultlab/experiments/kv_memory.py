@@ -1,0 +1,672 @@
+"""Key–value memories: what wakes a neuron of an MLP, and what does it then write?
+
+An MLP is a sum of memories, each with a key that decides how strongly it answers to a token, and a value that it adds:
+
+    MLP(x) = Σ_i m_i v_i + b        m_i = f(k_i · x + b_i), in a gated MLP f(g_i · x + c_i) · (u_i · x + b_i)
+
+A model reads a text sentence by sentence; every token stands at the end of a prefix. The *triggers* of memory i are the
+prefixes where ‖m_i v_i‖ is largest, at most one a sentence. A sentence ends at its full stop, ? or !, at an empty line,
+or after 128 tokens; one that repeats is read once. Left out are a sentence's first token, special tokens, a part's last
+token (no next one is known) and sinks (tokens whose stream is over 5 × the median norm of their batch). The parts of a
+text never run into each other.
+
+The value is read as tokens *where it counts*: what m_i v_i adds to the logits at the strongest trigger, with that
+token's final norm scale, less the vocabulary's mean (which changes no probability):
+
+    push_t = m_i s (v_i ∘ gain) · (W_U)_t − mean over t        the *top token* has the largest push
+
+So nothing depends on how a memory is written down. In a gated MLP (u_i, v_i) → (α u_i, v_i/α) is the same memory for
+any α ≠ 0: a bare value, its norm, its top tokens (an α below 0 turns them round) and a ranking by signed m_i mean
+nothing. Triggers are ranked by |m_i| ‖v_i‖, and m_i v_i carries the sign. A gated memory can wake with either sign and
+then writes the opposite: a strength is positive where it writes as at its strongest trigger, negative where it writes
+the opposite.
+
+    agreement        is the value's top token the token that comes next after the strongest trigger?
+    same token       the largest share of a memory's triggers that end in one and the same token
+    peak             strength at the strongest trigger, by the mean |m_i| ‖v_i‖ over all tokens
+
+`key` shows one memory instead of the whole layer. Intervals are 95 %, from a bootstrap over the sentences in which the
+triggers stand (over keys for `same_token`): keys that wake in the same sentence are no independent evidence.
+
+How to read the figures. In `memories` the curve says for how many keys the token that came next is among the first r
+tokens of the value; at r = 1 it is the agreement, and by chance it would lie on the dashed curve. Below are the
+memories that push hardest: a trigger with the token that wakes it in blue, → what came next, and under it what the
+value pushes; orange: value and text agree. In `triggers` keys far right of the dashed line wake for few tokens only. In
+`page` (one key) each line is a trigger and its bar the strength, violet where the opposite is written; in
+`coefficients` is that one memory's strength at every token.
+
+Source: Mor Geva, Roei Schuster, Jonathan Berant, Omer Levy (2021), "Transformer Feed-Forward Layers Are Key-Value
+Memories", sections 3 "Keys Capture Input Patterns" and 4 "Values Represent Distributions",
+https://aclanthology.org/2021.emnlp-main.446. Reading m_i v_i instead of a bare value: Mor Geva, Avi Caciularu, Kevin
+Wang, Yoav Goldberg (2022), "Transformer Feed-Forward Layers Build Predictions by Promoting Concepts in the Vocabulary
+Space", section 3, https://aclanthology.org/2022.emnlp-main.3.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from vaultlab.errors import NoteError
+from vaultlab.experiment import Bench, Experiment, Layer, ModelName, Needs, Quantity, TextName
+from vaultlab.experiment import Spec as BaseSpec
+from vaultlab.models import parts
+from vaultlab.models.load import Model, Shape
+from vaultlab.models.memories import Look, Promoted, Triggers, look, promoted, readout, triggers
+from vaultlab.models.sentences import LONGEST, Sentences, batch_of, batches, cut
+from vaultlab.models.trace import Site, trace
+from vaultlab.models.verify import in_float32
+from vaultlab.models.weights import MLPParts
+from vaultlab.plots.memories import Line, Row, draw_coefficients, draw_layer, draw_page, draw_triggers
+from vaultlab.plots.style import Drawing
+from vaultlab.result import Check, Metric
+
+SHOWN = 6
+"""Memories of a layer whose triggers are shown."""
+
+TOKENS = 8
+"""Tokens of a value that are kept for what is shown."""
+
+RESAMPLES = 1000
+
+
+class Spec(BaseSpec):
+    model: ModelName = "smollm2-135m"
+    """The model that reads the text."""
+
+    text: TextName = "python-help"
+    """What it reads."""
+
+    layer: Layer | None = Field(None, json_schema_extra={"symbol": "layer"})
+    """The layer whose MLP is looked at, counted from 0; none: five sixths of the way up."""
+
+    key: int | None = Field(None, ge=0, json_schema_extra={"symbol": "i"})
+    """One memory, counted from 0: its own page; none: the whole layer."""
+
+    top: int = Field(8, ge=2, le=32, json_schema_extra={"symbol": "k"})
+    """Triggers kept for every key."""
+
+    tokens: int = Field(20_000, ge=50, le=500_000)
+    """At most so many tokens are read, from the text's beginning; sentences that repeat are not counted."""
+
+    bos: bool | None = None
+    """Begin every sentence with the token that begins texts: true, false, or as the model's tokenizer does (none)."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Where the random draws of nulls, intervals and checks start."""
+
+
+class Out(NamedTuple):
+    """What `compute` leaves behind. Strengths are ‖m v‖, negative where a memory writes the opposite of what it writes
+    at its strongest trigger; a key that never woke has strength 0 and tokens −1.
+
+    `top_token` and `bottom_token` are what a value pushes up and down most at the strongest trigger; `rank` counts the
+    tokens pushed up more than the one that came next, `chance_rank` more than one drawn from the text. `lines` are the
+    triggers shown with the tokens pushed there, `push` and `next_push` how far, in nats. `everywhere` has the strength
+    at every token looked at, for one key only.
+    """
+
+    layer: int
+    read: int
+    sentences: int
+    looked_at: int
+    sinks: tuple[tuple[str, int], ...]
+    eps: float
+    gated: bool
+    keys: Int[Tensor, " key"]
+    strength: Float[Tensor, "key top"]
+    mean_strength: Float[Tensor, " key"]
+    trigger: Int[Tensor, "key top"]
+    next: Int[Tensor, "key top"]
+    top_token: Int[Tensor, " key"]
+    bottom_token: Int[Tensor, " key"]
+    rank: Int[Tensor, " key"]
+    chance_rank: Int[Tensor, " key"]
+    chance_agreement: Float[Tensor, " 2"]
+    chance_same_token: Float[Tensor, ""]
+    intervals: Float[Tensor, "share 2"]
+    shown: Int[Tensor, " shown"]
+    lines: tuple[tuple[str, str, str], ...]
+    pushed: tuple[tuple[str, ...], ...]
+    push: Float[Tensor, "shown token"]
+    next_push: Float[Tensor, " line"]
+    everywhere: Float[Tensor, " token"]
+    algebra_residual: Float[Tensor, ""]
+    rounding_residual: Float[Tensor, ""]
+    coefficient_residual: Float[Tensor, ""]
+    stream_residual: Float[Tensor, ""]
+    misaligned: int
+    gauge_residual: Float[Tensor, ""]
+
+
+def default_layer(layers: int) -> int:
+    """Five sixths of the way up."""
+    return layers * 5 // 6
+
+
+@torch.inference_mode()
+def compute(spec: Spec, bench: Bench) -> Out:
+    """One pass over the text up to the layer, the values through the unembedding, one pass over what is shown."""
+    model = bench.model(spec.model)
+    layer, keys = _place(spec, model)
+    sentences = cut(model, [part for _, part in bench.text("text").parts], spec.tokens, spec.bos)
+    everywhere: list[Tensor] = []
+    found = triggers(_looks(spec, bench, model, sentences, everywhere), spec.top, model.shape.d_vocab)
+    _enough(spec, found)
+    bench.progress(0, 1, "reading values as tokens")
+    sign = found.coefficient[:, 0].sign()
+    drawn = torch.multinomial(found.seen.double(), len(sign), True, generator=bench.generator("chance", spec.seed))
+    asked = torch.stack([found.next[:, 0].clamp(min=0), drawn], dim=1)
+    value = promoted(model, layer, keys, sign, asked)
+    norm = parts.mlp(model, layer).W_out[keys].float().norm(dim=-1).cpu()
+    numbers = torch.arange(model.shape.d_mlp)[keys]
+    shown = (found.coefficient[:, 0].abs() * value.push).topk(min(SHOWN, len(numbers))).indices
+    shown = shown[found.at[shown, 0] >= 0]
+    return Out(
+        layer=layer,
+        read=len(sentences.ids),
+        sentences=len(sentences),
+        looked_at=found.looked_at,
+        sinks=_listed(model, found.sinks),
+        eps=torch.finfo(model.dtype).eps,
+        gated=model.shape.gated,
+        keys=numbers,
+        strength=found.coefficient * (sign * norm)[:, None],
+        mean_strength=found.total / found.looked_at * norm,
+        trigger=_tokens_at(sentences, found.at),
+        next=found.next,
+        top_token=value.first,
+        bottom_token=value.last,
+        rank=value.rank[:, 0],
+        chance_rank=value.rank[:, 1],
+        **_chances(spec, bench, sentences, found, value),
+        everywhere=torch.cat(everywhere) * sign * norm if everywhere else torch.zeros(0),
+        **_counted(spec, bench, model, sentences, found, Chosen(layer, numbers, shown)),
+        stream_residual=stream_residual(model, sentences, layer, keys, found, bench.batch),
+        misaligned=misaligned(sentences, found),
+    )
+
+
+def _looks(spec: Spec, bench: Bench, model: Model, sentences: Sentences, everywhere: list[Tensor]) -> Iterator[Look]:
+    """The text, batch by batch. Of one key its coefficients everywhere are kept: four bytes a token."""
+    layer, keys = _place(spec, model)
+    done = 0
+    for batch in batches(sentences, bench.batch):
+        bench.progress(done, len(sentences.ids), "reading the text")
+        one = look(model, batch, layer)
+        one = one._replace(m=one.m[..., keys])
+        if spec.key is not None:
+            everywhere.append(one.m[one.ask][:, 0].float().cpu())
+        yield one
+        done += int((batch.at >= 0).sum())
+
+
+def _place(spec: Spec, model: Model) -> tuple[int, slice]:
+    shape = model.shape
+    layer = default_layer(shape.layers) if spec.layer is None else spec.layer
+    if layer >= shape.layers:
+        raise NoteError(
+            f"{model.name} has no layer {layer}.", f"Its layers are 0 to {shape.layers - 1}.", field="layer"
+        )
+    if spec.key is None:
+        return layer, slice(0, shape.d_mlp)
+    if spec.key >= shape.d_mlp:
+        raise NoteError(
+            f"A layer of {model.name} has no key {spec.key}.", f"Its keys are 0 to {shape.d_mlp - 1}.", field="key"
+        )
+    return layer, slice(spec.key, spec.key + 1)
+
+
+def _enough(spec: Spec, found: Triggers) -> None:
+    there = found.at.shape[1] if found.looked_at else 0
+    if there < spec.top:
+        raise NoteError(
+            f"The text has {there} different sentences, and {spec.top} triggers of every key are asked for.",
+            "Give it a longer text, or take a smaller `top`.",
+            field="text",
+        )
+    if not (found.at >= 0).any():
+        raise NoteError(
+            "Nothing in this text wakes what was asked for.", "Take a longer text, or another key.", field="text"
+        )
+
+
+def _listed(model: Model, sinks: Int[Tensor, " d_vocab"]) -> tuple[tuple[str, int], ...]:
+    most = sinks.topk(min(8, int((sinks > 0).sum())))
+    return tuple(zip(model.token_strings(most.indices.tolist()), most.values.tolist(), strict=True))
+
+
+def _tokens_at(sentences: Sentences, at: Int[Tensor, "key top"]) -> Int[Tensor, "key top"]:
+    return sentences.ids[at.clamp(min=0)].masked_fill(at < 0, -1)
+
+
+def values_at(out_sign: Tensor, value: Promoted) -> Int[Tensor, "key top"]:
+    """The token that a value pushes most at each trigger: another one where it writes the opposite."""
+    return torch.where(out_sign >= 0, value.first[:, None], value.last[:, None])
+
+
+def _chances(spec: Spec, bench: Bench, sentences: Sentences, found: Triggers, value: Promoted) -> dict[str, Any]:
+    """Nulls, and intervals by bootstrap: of agreement at the strongest trigger, at all triggers, and of same_token."""
+    generator, woken = bench.generator("intervals", spec.seed), found.at >= 0
+    sign = found.coefficient * found.coefficient[:, :1].sign()
+    promised = values_at(sign, value)
+    agree = (promised == found.next).double()
+    sentence = sentences.holding(found.at)
+    first, keys = woken[:, 0], torch.arange(len(woken))
+    same = same_token(_tokens_at(sentences, found.at))
+    frequency = found.seen.double() / found.looked_at
+    drawn = torch.multinomial(frequency, RESAMPLES * spec.top, True, generator=bench.generator("same", spec.seed))
+
+    def chance(promised: Tensor, came: Tensor) -> Tensor:
+        """What shuffling gives on average, exactly. One key alone: what any place of the text would give."""
+        shuffled = torch.bincount(came, minlength=len(frequency)).double() / len(came)
+        return (shuffled if spec.key is None else frequency)[promised].mean()
+
+    return {
+        "chance_agreement": torch.stack(
+            [chance(promised[first, 0], found.next[first, 0]), chance(promised[woken], found.next[woken])]
+        ),
+        "chance_same_token": same_token(drawn.view(RESAMPLES, spec.top)).mean(),
+        "intervals": torch.stack(
+            [
+                interval(agree[:, 0][first], sentence[:, 0][first], generator),
+                interval(agree[woken], sentence[woken], generator),
+                interval(same[first], keys[first], generator),
+            ]
+        ),
+    }
+
+
+def same_token(tokens: Int[Tensor, "key top"]) -> Float[Tensor, " key"]:
+    """The largest share of a row that is one and the same token; −1 is none."""
+    there = tokens >= 0
+    equal = (tokens[:, :, None] == tokens[:, None]) & there[:, None]
+    return equal.sum(-1).where(there, 0).amax(-1) / there.sum(-1).clamp(min=1)
+
+
+def interval(
+    values: Float[Tensor, " row"], cluster: Int[Tensor, " row"], generator: torch.Generator
+) -> Float[Tensor, " 2"]:
+    """95 % of the means when whole clusters are drawn again; NaN of a single cluster."""
+    _, place = torch.unique(cluster, return_inverse=True)
+    clusters = int(place.max()) + 1
+    if clusters == 1:
+        return torch.full((2,), math.nan, dtype=torch.float64)
+    size = torch.bincount(place).double()
+    total = torch.zeros(clusters, dtype=torch.float64).index_add(0, place, values.double())
+    drawn = torch.randint(clusters, (RESAMPLES, clusters), generator=generator)
+    means = total[drawn].sum(1) / size[drawn].sum(1)
+    return means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+
+
+class Chosen(NamedTuple):
+    """What is shown: rows `shown` of `keys` in a layer."""
+
+    layer: int
+    keys: Int[Tensor, " key"]
+    shown: Int[Tensor, " shown"]
+
+
+def _counted(
+    spec: Spec, bench: Bench, model: Model, sentences: Sentences, found: Triggers, chosen: Chosen
+) -> dict[str, Any]:
+    """One whole pass over the prefixes shown: what their memories push there, and this run's identities on them.
+
+    Of a layer each memory's strongest trigger is shown, of one key all its triggers.
+    """
+    row, place = _lines(spec, found, chosen.shown)
+    at = found.at[row, place]
+    prefixes = sentences.up_to(at)
+    seen = _seen(model, prefixes, chosen.layer)
+    mlp = parts.mlp(model, chosen.layer, torch.float32)
+    key = chosen.keys[row].to(model.device)
+    m = seen.m.gather(1, key[:, None])[:, 0].float()
+    amount = (m * seen.scale)[:, None]
+    push = pushes(model, amount * mlp.W_out[key])
+    first = place == 0
+    best = push[first].topk(TOKENS, dim=-1)
+    was = found.coefficient[row, place].to(m)
+    return {
+        "shown": chosen.shown,
+        "lines": tuple(_line(model, sentences, int(one)) for one in at),
+        "pushed": tuple(model.token_strings(tokens) for tokens in best.indices.tolist()),
+        "push": best.values,
+        "next_push": push.gather(1, found.next[row, place, None].to(push.device))[:, 0],
+        "algebra_residual": seen.algebra_residual,
+        "rounding_residual": seen.rounding_residual,
+        "coefficient_residual": ((m - was).abs() / was.abs()).max(),
+        "gauge_residual": gauge_residual(model, mlp, seen, key, bench.generator("gauge", spec.seed)),
+    }
+
+
+def _lines(spec: Spec, found: Triggers, shown: Int[Tensor, " shown"]) -> tuple[Tensor, Tensor]:
+    """Rows and places of the triggers shown."""
+    if spec.key is None:
+        return shown, torch.zeros_like(shown)
+    place = (found.at[0] >= 0).nonzero()[:, 0]
+    return torch.zeros_like(place), place
+
+
+def _line(model: Model, sentences: Sentences, at: int) -> tuple[str, str, str]:
+    """A prefix as it is shown: what stands before the token that wakes the memory, that token, the next one."""
+    [start] = sentences.up_to(torch.tensor([at])).start.tolist()
+    *before, token, after = model.token_strings([*sentences.ids[start : at + 1].tolist(), int(sentences.next[at])])
+    return "".join(before), token, after
+
+
+class Seen(NamedTuple):
+    """The last tokens of some prefixes: what their MLP read in float32, its coefficients, the final norm's scale."""
+
+    mlp_in: Float[Tensor, "prefix d_model"]
+    m: Float[Tensor, "prefix d_mlp"]
+    scale: Float[Tensor, " prefix"]
+    algebra_residual: Float[Tensor, ""]
+    rounding_residual: Float[Tensor, ""]
+
+
+def _seen(model: Model, prefixes: Sentences, layer: int) -> Seen:
+    batch = batch_of(prefixes, torch.arange(len(prefixes)))
+    real = batch.real.to(model.device)
+    last = real.sum(1) - 1
+    rows = torch.arange(len(last), device=model.device)
+    names = Site("mlp_in", layer), Site("m", layer), Site("mlp", layer)
+    found = trace(model, batch.ids, [*names, Site("final")])
+    with in_float32(model):
+        wide = trace(model, batch.ids, [names[0], names[2]])
+    exact = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
+    mlp = parts.mlp(model, layer, exact)
+    own = found[names[1]][real].to(exact) @ mlp.W_out + mlp.b_out
+    final = found[Site("final")][rows, last].float()
+    return Seen(
+        mlp_in=wide[names[0]][rows, last],
+        m=found[names[1]][rows, last],
+        scale=parts.final_norm(model, torch.float32).scale(final)[:, 0],
+        algebra_residual=apart(mlp(wide[names[0]][real].to(exact)), wide[names[2]][real]),
+        rounding_residual=apart(own, found[names[2]][real]),
+    )
+
+
+def apart(one: Float[Tensor, "*row d_model"], other: Float[Tensor, "*row d_model"]) -> Float[Tensor, ""]:
+    """The largest distance of two rows, as a share of their norm."""
+    worst: Tensor = ((one - other).norm(dim=-1) / other.norm(dim=-1).clamp(min=1e-30)).max()
+    return worst
+
+
+def pushes(model: Model, written: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
+    """What a write, times its token's final norm scale, adds to the logits, less their mean; in nats."""
+    logits = readout(model, written) @ parts.unembedding(model).W_U.float()
+    return logits - logits.mean(-1, keepdim=True)
+
+
+def gauge_residual(
+    model: Model, mlp: MLPParts, seen: Seen, key: Int[Tensor, " prefix"], generator: torch.Generator
+) -> Float[Tensor, ""]:
+    """How far strengths and pushes of what is shown move when every (u, v) becomes (αu, v/α), α of either sign.
+
+    0 where the MLP is not gated: f then sees α.
+    """
+    if mlp.W_gate is None:
+        return torch.tensor(0.0)
+    size = 2.0 ** (6 * torch.rand(len(mlp.W_out), generator=generator) - 3)
+    alpha = (size * torch.randint(0, 2, size.shape, generator=generator).mul(2).sub(1)).to(mlp.W_in)
+    other = replace(mlp, W_in=mlp.W_in * alpha, b_in=mlp.b_in * alpha, W_out=mlp.W_out / alpha[:, None])
+    strengths, written = [], []
+    for one in (mlp, other):
+        m = one.coefficients(seen.mlp_in)
+        strengths.append(m.abs() * one.W_out.norm(dim=-1))
+        amount = m.gather(1, key[:, None]) * seen.scale[:, None]
+        written.append(pushes(model, amount * one.W_out[key]))
+    return torch.maximum(apart(*strengths), apart(*written))
+
+
+def stream_residual(
+    model: Model, sentences: Sentences, layer: int, keys: slice, found: Triggers, size: int
+) -> Float[Tensor, ""]:
+    """How far the strongest |m| of a key move, as a share of its largest, when one batch is looked at directly.
+
+    It is the batch with the strongest trigger of all. Its triggers are taken out of what the stream found, and put in
+    again from a plain look at each of its sentences.
+    """
+    best = found.coefficient[:, 0].abs().argmax()
+    home = sentences.holding(found.at)
+    batch = next(one for one in batches(sentences, size) if home[best, 0] in one.sentence)
+    _, coefficients, ask, _ = look(model, batch, layer)
+    direct = torch.stack(
+        [
+            m[may].abs().amax(0) if may.any() else torch.zeros_like(m[0])
+            for m, may in zip(coefficients[..., keys].float(), ask, strict=True)
+        ]
+    )
+    strength = found.coefficient.abs()
+    elsewhere = strength.masked_fill(torch.isin(home, batch.sentence), 0)
+    again = torch.cat([elsewhere, direct.T.cpu()], dim=1).topk(strength.shape[1], dim=1).values
+    return ((again - strength).abs().amax(1) / strength[:, 0].clamp(min=1e-30)).max()
+
+
+def misaligned(sentences: Sentences, found: Triggers) -> int:
+    """How many triggers begin a sentence, or are followed in the text by another token than the one kept."""
+    woken = found.at >= 0
+    at, came = found.at[woken], found.next[woken]
+    home = sentences.holding(at)
+    within = sentences.ids[(at + 1).clamp(max=len(sentences.ids) - 1)]
+    follows = torch.where(at + 1 < sentences.stop[home], within, sentences.next[at])
+    first = (at == sentences.start[home]) & (len(sentences.lead) == 0)
+    return int(((follows != came) | first).sum())
+
+
+AGREEMENT = Quantity(
+    "agreement",
+    "Share of keys whose value's top token is the token that came next after their strongest trigger; "
+    "null: the same triggers and values in random pairs (one key: any place of the text).",
+    range=(0, 1),
+    headline=True,
+)
+TRIGGER_AGREEMENT = Quantity(
+    "trigger_agreement",
+    "The same over all triggers kept, each with its own sign; null as there.",
+    range=(0, 1),
+    headline=True,
+)
+SAME_TOKEN = Quantity(
+    "same_token",
+    "The largest share of a key's triggers that end in one and the same token, mean over keys; "
+    "null: as many random tokens of the text.",
+    range=(0, 1),
+    headline=True,
+)
+OVER_CHANCE = Quantity("over_chance", "Agreement by its null.", unit="× the null", range=(0, math.inf))
+NEXT_RANK = Quantity(
+    "next_rank",
+    "Where the token that came next after the strongest trigger stands in its value, 1 is the top token; median over "
+    "keys; null: a token drawn from the text.",
+    unit="rank",
+    range=(1, math.inf),
+)
+PEAK = Quantity(
+    "peak",
+    "Strength at the strongest trigger by the mean over all tokens, median over keys; null: normally distributed "
+    "coefficients.",
+    unit="× the mean",
+    range=(1, math.inf),
+)
+MASS = Quantity(
+    "mass",
+    "Share of a key's Σ |m| that its kept triggers hold, median over keys; null: all tokens alike.",
+    range=(0, 1),
+)
+OPPOSITE = Quantity(
+    "opposite",
+    "Share of triggers, the strongest apart, at which a memory writes the opposite of what it writes at the strongest; "
+    "null: a coin.",
+    range=(0, 1),
+)
+PUSH = Quantity(
+    "push",
+    "How far every memory shown pushes its top token at its strongest trigger, less the vocabulary's mean.",
+    unit="nats",
+    range=(0, math.inf),
+)
+SILENT = Quantity("silent", "Keys whose coefficient is 0 at every token; they are in no other number.", unit="keys")
+LEFT_OUT = Quantity("left_out", "Tokens left out as sinks: massive activations.", unit="tokens", range=(0, math.inf))
+
+
+def measure(spec: Spec, out: Out) -> list[Metric]:
+    """Numbers over all keys that woke."""
+    woken = out.trigger >= 0
+    first = woken[:, 0]
+    n = int(first.sum())
+    sign = out.strength[first].sign()
+    promised = torch.where(sign >= 0, out.top_token[first, None], out.bottom_token[first, None])
+    agree = promised == out.next[first]
+    peak = out.strength[first, 0] / out.mean_strength[first]
+    mass = out.strength[first].abs().sum(1) / (out.mean_strength[first] * out.looked_at)
+    share, null = float(agree[:, 0].double().mean()), float(out.chance_agreement[0])
+    spans = [None if row[0] != row[0] else (float(row[0]), float(row[1])) for row in out.intervals]
+    ratio = None if spans[0] is None or not null else (spans[0][0] / null, spans[0][1] / null)
+    return [
+        AGREEMENT.is_(share, interval=spans[0], null=null, n=n),
+        TRIGGER_AGREEMENT.is_(
+            float(agree[woken[first]].double().mean()),
+            interval=spans[1],
+            null=float(out.chance_agreement[1]),
+            n=int(woken.sum()),
+        ),
+        SAME_TOKEN.is_(
+            float(same_token(out.trigger[first]).mean()), interval=spans[2], null=float(out.chance_same_token), n=n
+        ),
+        OVER_CHANCE.is_(share / null if null else math.nan, interval=ratio, null=1.0, n=n),
+        NEXT_RANK.is_(
+            float(out.rank[first].double().quantile(0.5)) + 1,
+            null=float(out.chance_rank[first].double().quantile(0.5)) + 1,
+            n=n,
+        ),
+        PEAK.is_(float(peak.double().quantile(0.5)), null=gaussian_peak(out.looked_at), n=n),
+        MASS.is_(float(mass.double().quantile(0.5)), null=spec.top / out.looked_at, n=n),
+        OPPOSITE.is_(float((sign[:, 1:] < 0)[woken[first, 1:]].double().mean()), null=0.5, n=n),
+        PUSH.is_(tuple(out.push[:, 0].tolist()), n=len(out.push)),
+        SILENT.is_(int((~first).sum()), n=len(first)),
+        LEFT_OUT.is_(sum(count for _, count in out.sinks), n=out.read),
+    ]
+
+
+def verify(spec: Spec, out: Out) -> list[Check]:
+    """Identities of this run, on the prefixes shown and on a batch of the text."""
+    rounding = max(1e-5, 4 * out.eps)
+    checks = [
+        Check(
+            "Σ mᵢ vᵢ + b = the MLP's output (algebra)",
+            float(out.algebra_residual),
+            1e-4,
+            f"layer {out.layer} from its parts in float64 against the model's own in float32, on the prefixes shown; relative",
+        ),
+        Check(
+            "Σ mᵢ vᵢ + b = the MLP's output (rounding)",
+            float(out.rounding_residual),
+            rounding,
+            "the run's own coefficients against the model's own output, in the run's dtype",
+        ),
+        Check(
+            "streaming top k = direct top k",
+            float(out.stream_residual),
+            rounding,
+            "one batch looked at sentence by sentence, all keys; as a share of each key's strongest",
+        ),
+        Check(
+            "a trigger's coefficient = that of its prefix alone",
+            float(out.coefficient_residual),
+            max(1e-4, 16 * out.eps),
+            "the prefixes shown, cut off behind the waking token and read again; relative",
+        ),
+        Check(
+            "the next token is the text's",
+            float(out.misaligned),
+            0,
+            "triggers, of all keys, that the text goes on from otherwise, or that begin a sentence",
+        ),
+    ]
+    if out.gated:
+        gauge = Check(
+            "(u, v) → (αu, v/α) changes nothing",
+            float(out.gauge_residual),
+            1e-4,
+            "strengths of all keys and pushes of those shown under random α of both signs; relative",
+        )
+        checks.append(gauge)
+    return checks
+
+
+def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
+    """A layer's memories, or one key's page."""
+    lines = [Line(*line) for line in out.lines]
+    pushes: list[list[float]] = out.push.tolist()
+    if spec.key is not None:
+        name = f"key {spec.key} of layer {out.layer}"
+        strengths = out.strength[0][out.trigger[0] >= 0].tolist()
+        return {
+            "page": draw_page(name, lines, strengths, out.pushed[0], pushes[0]),
+            "coefficients": draw_coefficients(name, out.everywhere.numpy()),
+        }
+    woken = out.trigger[:, 0] >= 0
+    names = [str(number) for number in out.keys[out.shown].tolist()]
+    rows = [Row(*row) for row in zip(names, lines, out.pushed, pushes, strict=True)]
+    ranks, chance = (1 + ranks[woken].numpy() for ranks in (out.rank, out.chance_rank))
+    peak = (out.strength[woken, 0] / out.mean_strength[woken]).numpy()
+    same = same_token(out.trigger[woken]).numpy()
+    return {
+        "memories": draw_layer(f"layer {out.layer}", ranks, chance, rows),
+        "triggers": draw_triggers(peak, gaussian_peak(out.looked_at), same, float(out.chance_same_token), spec.top),
+    }
+
+
+def gaussian_peak(count: int) -> float:
+    """The median of the largest of `count` normally distributed |m|, by their mean."""
+    return math.sqrt(math.pi) * float(torch.special.erfinv(torch.tensor(0.5 ** (1 / count), dtype=torch.float64)))
+
+
+def needs(spec: Spec, shape: Shape | None) -> Needs:
+    """The weights, the unembedding in float32, a batch's activations; a pass up to the layer at 20 GFLOP/s, as on two
+    cores."""
+    assert shape is not None
+    layer = default_layer(shape.layers) if spec.layer is None else min(spec.layer, shape.layers - 1)
+    batch = 32 * LONGEST * (4 * shape.d_mlp + 8 * shape.d_model) * 4
+    block = (shape.parameters - (1 if shape.tied else 2) * shape.d_vocab * shape.d_model) / shape.layers
+    passes = 1.2 * spec.tokens * block * (layer + 1) + shape.d_mlp * shape.d_model * shape.d_vocab
+    unembedding = shape.d_vocab * shape.d_model * 4
+    return Needs(bytes=int(shape.bytes + unembedding + batch + 24 * spec.tokens), seconds=5 + 2 * passes / 20e9)
+
+
+EXPERIMENT = Experiment(
+    version=1,
+    Spec=Spec,
+    Out=Out,
+    compute=compute,
+    measure=measure,
+    verify=verify,
+    draw=draw,
+    metrics=(
+        AGREEMENT,
+        TRIGGER_AGREEMENT,
+        SAME_TOKEN,
+        OVER_CHANCE,
+        NEXT_RANK,
+        PEAK,
+        MASS,
+        OPPOSITE,
+        PUSH,
+        SILENT,
+        LEFT_OUT,
+    ),
+    figures={
+        "memories": "A layer: how often the value agrees with the text, and the memories that push hardest.",
+        "triggers": "A layer: how peaked its keys are, and how many of a key's triggers end in one token.",
+        "page": "One key: its triggers with the token that wakes it, their strengths, and what its value pushes.",
+        "coefficients": "One key: its strength at every token of the text.",
+    },
+    examples=(),
+    needs=needs,
+)

@@ -1,0 +1,128 @@
+"""A text as a model reads it in many short pieces: cut into sentences, packed into batches by length."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from vaultlab.models.load import Model
+from vaultlab.models.trace import right_pad
+
+LONGEST = 128
+"""Tokens: a longer sentence (a table, a listing) is read in pieces."""
+
+_END = re.compile(r"""[.!?]["'”’)\]*_]*\s+(?![a-z])|\n[ \t]*\n\s*""")
+"""A sentence ends at its full stop, ? or !, unless a small letter follows (e.g. here), and at an empty line."""
+
+_CHARACTERS = 20
+"""A token seldom has more: of a long text no more than what is going to be read is tokenized."""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """All that is read of a text. Tokens are counted through it; sentence i is `ids[start[i]:stop[i]]`.
+
+    `next` is the token that follows each in its part of the text, −1 behind a part's last. `lead` stands before every
+    sentence when the model reads it: the token that begins texts, or nothing.
+    """
+
+    ids: Int[Tensor, " token"]
+    next: Int[Tensor, " token"]
+    start: Int[Tensor, " sentence"]
+    stop: Int[Tensor, " sentence"]
+    lead: Int[Tensor, " lead"]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def holding(self, at: Int[Tensor, "*tokens"]) -> Int[Tensor, "*tokens"]:
+        """The sentences in which tokens stand."""
+        return torch.searchsorted(self.stop, at.contiguous(), right=True)
+
+    def up_to(self, at: Int[Tensor, " prefix"]) -> "Sentences":
+        """The sentences in which tokens stand, each cut off behind its token."""
+        return replace(self, start=self.start[self.holding(at)], stop=at + 1)
+
+
+class Batch(NamedTuple):
+    """Sentences padded on the right. `real` are their own tokens; `at` is each token's number in the text, −1 if none.
+
+    `following` is the token after each: in its own row, and behind the row's end in the text; −1 if there is none.
+    """
+
+    sentence: Int[Tensor, " batch"]
+    ids: Int[Tensor, "batch pos"]
+    following: Int[Tensor, "batch pos"]
+    at: Int[Tensor, "batch pos"]
+    real: Bool[Tensor, "batch pos"]
+
+
+def cut(model: Model, texts: Sequence[str], tokens: int, bos: bool | None = None) -> Sentences:
+    """The first `tokens` tokens of a text's parts, sentence by sentence; one that comes again, token for token, is left
+    out. A sentence never goes over from one part to the next. `bos` as for `Model.tokens`, for every sentence.
+    """
+    lead = _lead(model, bos)
+    longest = min(LONGEST, model.shape.context) - len(lead)
+    ids, following, starts, stops = [], [], [], []
+    seen: set[bytes] = set()
+    done = 0
+    for text in filter(str.strip, texts):
+        if done >= tokens:
+            break
+        part = model.tokens(text[: _CHARACTERS * (tokens - done)], bos=False)
+        after = torch.cat([part.ids[1:], torch.tensor([-1])])
+        for first, last in _bounds(part.text, part.spans, longest):
+            last = min(last, first + tokens - done)
+            content = part.ids[first:last].numpy().tobytes()
+            if last <= first or content in seen:
+                continue
+            seen.add(content)
+            ids.append(part.ids[first:last])
+            following.append(after[first:last])
+            starts.append(done)
+            done += last - first
+            stops.append(done)
+    none = torch.zeros(0, dtype=torch.long)
+    return Sentences(
+        torch.cat([none, *ids]), torch.cat([none, *following]), torch.tensor(starts), torch.tensor(stops), lead
+    )
+
+
+def _lead(model: Model, bos: bool | None) -> Int[Tensor, " lead"]:
+    whole, bare = model.tokens("a", bos=bos).ids, model.tokens("a", bos=False).ids
+    return whole[: int((whole == bare[0]).nonzero()[0])]
+
+
+def _bounds(text: str, spans: Sequence[tuple[int, int]], longest: int) -> Iterator[tuple[int, int]]:
+    """Where sentences begin and end, in tokens. A token belongs to the sentence in which its last character stands."""
+    ends = torch.tensor([end for _, end in spans])
+    cuts = torch.searchsorted(ends, torch.tensor([match.end() for match in _END.finditer(text)]), right=True)
+    edges = sorted({0, *cuts.tolist(), len(ends)})
+    for first, last in pairwise(edges):
+        for start in range(first, last, longest):
+            yield start, min(start + longest, last)
+
+
+def batches(sentences: Sentences, size: int) -> Iterator[Batch]:
+    """All sentences, at most `size` at once; the longest come first: where memory is short, it shows at once."""
+    order = (sentences.stop - sentences.start).argsort(descending=True, stable=True)
+    for members in torch.split(order, size):
+        yield batch_of(sentences, members)
+
+
+def batch_of(sentences: Sentences, members: Int[Tensor, " batch"]) -> Batch:
+    """These sentences as one batch, in this order."""
+    spans = list(zip(sentences.start[members].tolist(), sentences.stop[members].tolist(), strict=True))
+    rows = [torch.cat([sentences.lead, sentences.ids[a:b], sentences.next[b - 1 : b]]) for a, b in spans]
+    padded, there = right_pad(rows)
+    ids, following = padded[:, :-1], padded[:, 1:]
+    before = torch.full((len(sentences.lead),), -1)
+    at, real = right_pad([torch.cat([before, torch.arange(a, b)]) for a, b in spans])
+    return Batch(
+        members, ids.masked_fill(~real, 0), following.masked_fill(~there[:, 1:], -1), at.masked_fill(~real, -1), real
+    )

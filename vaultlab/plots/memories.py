@@ -1,0 +1,216 @@
+"""Figures of memories: prefixes with the token that wakes one, the tokens that a value pushes, how peaked keys are."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import font_manager, ft2font
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation
+from numpy.typing import NDArray
+
+from vaultlab.plots.style import GREY, PALETTE, WIDTH, Drawing, canvas, log_axis, visible
+
+WAKES, MEETS, OPPOSITE = PALETTE[0], PALETTE[1], PALETTE[2]
+POINTS = 72 * WIDTH
+
+
+class Line(NamedTuple):
+    """A trigger: what stands before the waking token, that token, and the one that came next."""
+
+    before: str
+    token: str
+    after: str
+
+
+def fitted(text: str, points: float, *, end: bool = False) -> str:
+    """As much of a text as fits into a width, from its beginning or up to its `end`; … for what is left out."""
+    shown = visible(text)
+    if _width(shown) <= points:
+        return shown
+    kept = shown
+    while kept and _width("…" + kept) > points:
+        kept = kept[1:] if end else kept[:-1]
+    return "…" + kept if end else kept + "…"
+
+
+@cache
+def _font() -> ft2font.FT2Font:
+    font = ft2font.FT2Font(font_manager.findfont("DejaVu Sans"))
+    font.set_size(12, 72)
+    return font
+
+
+def _width(text: str) -> float:
+    _font().set_text(text, 0)
+    return float(_font().get_width_height()[0]) / 64
+
+
+def _blank(ax: Axes, rows: float) -> None:
+    ax.set(xlim=(0, 1), ylim=(rows, 0), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def _write(ax: Axes, text: str, place: tuple[float, float], colour: str = GREY, **more: Any) -> Annotation:
+    written = ax.annotate(text, place, color=colour, **{"va": "center", **more})
+    written.set_in_layout(False)  # what stands inside an axes must not shrink it
+    return written
+
+
+def _behind(ax: Axes, before: Annotation, text: str, colour: str, gap: float) -> Annotation:
+    """A text right behind another one."""
+    return _write(ax, text, (1, 0), colour, xycoords=before, xytext=(gap, 0), textcoords="offset points", va="bottom")
+
+
+def _concordance(ax: Axes, row: float, line: Line, at: float, meets: bool) -> None:
+    """A trigger on a line of its own, the waking token starting at `at`, a share of the width."""
+    _write(ax, fitted(line.before, POINTS * at - 6, end=True), (at, row), ha="right")
+    token = _write(ax, fitted(line.token, 90), (at, row), WAKES, weight="bold")
+    _behind(ax, token, f"→ {fitted(line.after, 90)}", MEETS if meets else GREY, 5)
+
+
+def draw_page(
+    name: str, lines: Sequence[Line], strengths: Sequence[float], tokens: Sequence[str], pushes: Sequence[float]
+) -> Drawing:
+    """One memory: its triggers with their strengths as bars, and the tokens that its value pushes at the strongest."""
+    rows = len(lines)
+    with canvas(2, height=0.9 + 0.29 * rows + 2.7, height_ratios=[0.29 * rows + 0.35, 2.6]) as (figure, axes):
+        ax = axes[0, 0]
+        _blank(ax, rows - 0.4)
+        ax.set_ylim(rows - 0.4, -1.5)
+        _write(ax, "wakes at", (0.44, -1), WAKES)
+        _write(ax, "→ what came next", (0.44, -1), ha="right")
+        _write(ax, "strength", (0.77, -1))
+        most = max(map(abs, strengths))
+        for row, (line, strength) in enumerate(zip(lines, strengths, strict=True)):
+            _concordance(ax, row, line, 0.44, line.after in tokens)
+            ax.barh(row, 0.23 * abs(strength) / most, left=0.77, height=0.6, color=WAKES if strength > 0 else OPPOSITE)
+        _draw_pushes(axes[1, 0], tokens, pushes, {line.after for line in lines})
+    return Drawing(figure, _said_page(name, lines, tokens, pushes))
+
+
+def _draw_pushes(ax: Axes, tokens: Sequence[str], pushes: Sequence[float], came: set[str]) -> None:
+    place = np.arange(len(tokens))
+    ax.barh(place, pushes, height=0.65, color=[MEETS if token in came else GREY for token in tokens])
+    ax.set_yticks(place, [fitted(token, 120) for token in tokens])
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("push on the logit at the strongest trigger (nats)")
+
+
+def _said_page(name: str, lines: Sequence[Line], tokens: Sequence[str], pushes: Sequence[float]) -> str:
+    wakes = ", ".join(dict.fromkeys(visible(line.token) for line in lines))
+    met = sum(line.after in tokens for line in lines)
+    return (
+        f"The {len(lines)} strongest triggers of {name} end in {wakes}. Its value pushes {visible(tokens[0])} most, by "
+        f"{pushes[0]:.2g} nats, then {', '.join(map(visible, tokens[1:4]))}; in {met} of the triggers what came next "
+        f"is among its first {len(tokens)} tokens."
+    )
+
+
+def draw_coefficients(name: str, strengths: NDArray[np.floating]) -> Drawing:
+    """One memory's strength at every token of the text, positive where it writes as at its strongest trigger."""
+    mean = np.abs(strengths).mean()
+    scaled = strengths / mean
+    with canvas(height=3.2) as (figure, axes):
+        ax = axes[0, 0]
+        edges = np.linspace(min(scaled.min(), 0), scaled.max(), 61)
+        counts, _ = np.histogram(scaled, edges)
+        side = np.where((edges[:-1] + edges[1:]) / 2 < 0, OPPOSITE, WAKES)
+        ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=side.tolist())
+        log_axis(ax, "y")
+        ax.set(xlabel="strength (× the mean; below 0: it writes the opposite)", ylabel="tokens (log scale)")
+    over = int((np.abs(scaled) > 10).sum())
+    return Drawing(
+        figure,
+        f"The strength of {name} at {len(strengths)} tokens: {over} are over 10 × the mean, the strongest at "
+        f"{np.abs(scaled).max():.3g} ×; at {np.mean(strengths < 0):.0%} of the tokens it writes the opposite.",
+    )
+
+
+class Row(NamedTuple):
+    """A memory in a list of them: its name, its strongest trigger, and the tokens that it pushes there, in nats."""
+
+    name: str
+    line: Line
+    tokens: Sequence[str]
+    pushes: Sequence[float]
+
+
+def draw_layer(name: str, ranks: NDArray[np.integer], chance: NDArray[np.integer], rows: Sequence[Row]) -> Drawing:
+    """How soon the next token comes in the value, key by key, and the memories that push hardest."""
+    with canvas(2, height=2.9 + 0.62 * len(rows), height_ratios=[2.5, 0.62 * len(rows)]) as (figure, axes):
+        ax = axes[0, 0]
+        for values, colour, style, label in (
+            (ranks, MEETS, "-", "the token that came next"),
+            (chance, GREY, "--", "a token drawn from the text"),
+        ):
+            ax.step(*_share_within(values), where="post", color=colour, linestyle=style, label=label)
+        log_axis(ax, "x")
+        log_axis(ax, "y")
+        ax.set(xlabel="among the value's first r tokens", ylabel="share of keys")
+        ax.legend(loc="upper left")
+        agreement = float(np.mean(ranks == 1))
+        if agreement:
+            ax.plot(1, agreement, "o", color=MEETS, clip_on=False)
+        table = axes[1, 0]
+        _blank(table, len(rows))
+        for place, row in enumerate(rows):
+            _draw_row(table, place, row)
+    said = "; ".join(f"key {r.name}: {_short(r.line)} pushes {visible(r.tokens[0])}" for r in rows[:4])
+    return Drawing(
+        figure,
+        f"In {name} the token that came next after a key's strongest trigger is its value's top token for "
+        f"{agreement:.2%} of {len(ranks)} keys, among the first 100 for {np.mean(ranks <= 100):.2%} "
+        f"(a random token of the text: {np.mean(chance <= 100):.2%}). {said}.",
+    )
+
+
+def _short(line: Line) -> str:
+    return fitted(line.before + line.token, 200, end=True)
+
+
+def _share_within(ranks: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
+    """At each rank that occurs, the share of keys up to it."""
+    places, counts = np.unique(ranks, return_counts=True)
+    return places, counts.cumsum() / len(ranks)
+
+
+def _draw_row(ax: Axes, place: int, row: Row) -> None:
+    ax.axhline(place, color=GREY, linewidth=0.5)
+    _write(ax, row.name, (0, place + 0.28))
+    _concordance(ax, place + 0.28, row.line, 0.62, row.line.after == row.tokens[0])
+    last = _write(ax, f"+{row.pushes[0]:.1f} nats", (0.02, place + 0.73))
+    left = POINTS - 90
+    for token in row.tokens:
+        shown = fitted(token, 100)
+        left -= _width(shown) + 10
+        if left < 0:
+            break
+        last = _behind(ax, last, shown, MEETS if token == row.line.after else GREY, 10)
+
+
+def draw_triggers(
+    peak: NDArray[np.floating], null_peak: float, same: NDArray[np.floating], null_same: float, top: int
+) -> Drawing:
+    """How peaked keys are, and how many of their triggers end in one token, each beside what chance gives."""
+    with canvas(1, 2, height=3.2) as (figure, axes):
+        left, right = axes[0]
+        low, high = min(peak.min(), null_peak), max(peak.max(), null_peak)
+        left.hist(peak, bins=np.geomspace(low * 0.95, high * 1.05, 31), color=WAKES)
+        left.axvline(null_peak, color=GREY, linestyle="--", linewidth=1.2, label="normal law")
+        log_axis(left, "x")
+        left.set(xlabel="strongest trigger (× the mean)", ylabel="keys")
+        left.legend(loc="upper right")
+        count = np.bincount(np.rint(same * top).astype(int), minlength=top + 1)[1:]
+        right.bar(np.arange(1, top + 1), count / len(same), width=0.75, color=WAKES)
+        right.axvline(null_same * top, color=GREY, linestyle="--", linewidth=1.2, label="random tokens")
+        right.set(xlabel=f"of {top} triggers, same token", ylabel="share of keys")
+        right.legend(loc="upper right")
+    return Drawing(
+        figure,
+        f"The strongest trigger of {len(peak)} keys is at {np.median(peak):.3g} × the mean strength (median; a "
+        f"normal law would give {null_peak:.3g}). On average {same.mean():.0%} of a key's {top} triggers end in one token "
+        f"(random tokens: {null_same:.0%}); for {np.mean(same == 1):.1%} of the keys all do.",
+    )
