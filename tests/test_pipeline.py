@@ -149,6 +149,13 @@ def test_a_second_render_asks_nothing_and_changes_no_byte_and_no_time(bed: Bed) 
     assert bed.everything() == before
 
 
+def test_force_runs_every_block_once(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    assert len(bed.render(force=True)) == 1
+    assert len(bed.render(force=True)) == 1
+    assert bed.asked[0].force
+
+
 def test_an_edited_field_runs_again_and_the_embed_stays_one(bed: Bed) -> None:
     bed.write("Note.md", NOTE)
     bed.render()

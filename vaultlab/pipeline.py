@@ -150,6 +150,7 @@ class Pipeline:
         if (new or by_hand) and item.block.embed != "none":
             journal.owe(item.id or "", here)
         shown = self._figures(survey, item, result, keep=new)
+        self.tried.add((item.name, ask_hash(item, lock)))  # its models' hashes may only be known now
         written = Page(
             id=item.id or "",
             title=item.title,
