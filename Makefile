@@ -25,7 +25,7 @@ model: $(BIN)/.installed
 demo: model
 	@begun=$$(date +%s); \
 	if [ -d demo-vault ]; then echo "demo-vault is there already: rendering it as it is."; \
-	else mkdir demo-vault && tar -C sample-vault --exclude=./vaultlab -cf - . | tar -C demo-vault -xf -; fi; \
+	else mkdir demo-vault && tar -C sample-vault --exclude=./vaultlab --exclude=./.readme -cf - . | tar -C demo-vault -xf -; fi; \
 	$(BIN)/vaultlab render demo-vault || [ $$? -eq 1 ] || exit 1; \
 	line=$$(grep -n '^sparsity: 95%' demo-vault/Superposition.md | cut -d: -f1); \
 	echo; \
