@@ -226,6 +226,7 @@ def _exact(model: Model, chosen: tuple[int, int], found: Found, sink: Bool[Tenso
     whole, A = found[Site("attn_in", layer)].to(wide), found[Site("pattern", layer)].to(wide)
     x, W_V, W_O = whole - norm.bias, attn.W_V[number], attn.W_O[number]
     own, moved = attn.pattern(whole), x @ W_V @ W_O
+    together = attn.writes(attn.z(own, whole)).sum(-2) + attn.b_O  # biases in every value, not in one constant
     kept = (~sink).to(model.device)
     write = (A[number][kept][:, kept] @ moved[kept]).norm(dim=-1) / _after(found, layer)[kept].to(wide).norm(dim=-1)
     return {
@@ -233,7 +234,7 @@ def _exact(model: Model, chosen: tuple[int, int], found: Found, sink: Bool[Tenso
         "moved": moved.norm(dim=-1).float().cpu(),
         "exact_write_norm": write.mean().cpu(),
         "pattern_residual": (own - A).abs().max().cpu(),
-        "heads_residual": apart(rebuilt(attn, norm, x, own), attn(whole)).cpu(),
+        "heads_residual": apart(rebuilt(attn, norm, x, own), together).cpu(),
         "kronecker_residual": kronecker_residual(A[number], x, W_V, W_O).cpu(),
     }
 
@@ -437,7 +438,8 @@ NAMED = 24
 
 
 def _percent(share: Tensor | float) -> str:
-    return f"{100 * float(share):.2g}%"
+    percent = 100 * float(share)
+    return f"{percent:.0f}%" if percent >= 9.95 else f"{percent:.2g}%"
 
 
 def _top(out: Out, values: Float[Tensor, "layer head"], most: int = 3) -> list[str]:
@@ -470,7 +472,10 @@ def _draw_pattern(out: Out) -> Drawing:
     by_chance = out.uniform_sink_mass[place[0]]
     with canvas(height=7.0) as (figure, axes):
         ax = axes[0, 0]
-        heat(ax, shown, "what moves from j to i: ‖A_ij x_j W_V W_O‖", bar="top")
+        label, limits = "what moves from j to i: ‖A_ij x_j W_V W_O‖", None
+        if count > NAMED:  # a few cells of a long text would leave all others dark
+            label, limits = f"{label}, top 1% alike", (0.0, float(np.nanquantile(shown, 0.99)) or 1.0)
+        heat(ax, shown, label, limits=limits, bar="top")
         ax.set_aspect("equal")
         for column in sink.nonzero().flatten().tolist():
             ax.add_patch(
