@@ -169,7 +169,7 @@ def test_init_changes_nothing_that_is_there(home: Path, tmp_path: Path) -> None:
 
 
 def test_every_command_has_an_example(home: Path) -> None:
-    commands = [word for word in re.findall(r"^│ (\w+) ", Typed("--help").out, re.MULTILINE)]
+    commands = re.findall(r"^│ (\w+) ", Typed("--help").out, re.MULTILINE)
     assert len(commands) >= 11
     for command in [*commands, "models pull", "models add", "models list", "models find", "models remove"]:
         shown = Typed(*command.split(), "--help")

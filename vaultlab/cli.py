@@ -316,12 +316,11 @@ def doctor(as_json: Json = False) -> None:
 
     Example: `vaultlab doctor`
     """
-    found = [_writable(folder) for folder in (places.config_dir(), places.state_dir(), places.cache_dir())]
     with _lab(None) as lab:
         try:
-            found += lab.doctor()
+            found = lab.doctor()
         except RunError as error:
-            found.append({"what": "worker", "ok": False, "detail": error.message, "mend": error.hint})
+            found = [{"what": "worker", "ok": False, "detail": error.message, "mend": error.hint}]
     if as_json:
         terminal.dump(found)
     else:
@@ -463,7 +462,7 @@ def _checks_hold(result: Result) -> bool:
 
 
 def _exit_code(outcome: Outcome) -> int:
-    if isinstance(outcome.answer, Failure) and outcome.answer.kind == "environment":
+    if outcome.machine:
         return MACHINE
     if outcome.problem or (isinstance(outcome.answer, Result) and not _checks_hold(outcome.answer)):
         return FAILS
@@ -540,19 +539,3 @@ def _write_new(path: Path, text: str) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return [path]
-
-
-def _writable(folder: Path) -> dict[str, Any]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        return {
-            "what": str(folder),
-            "ok": False,
-            "detail": str(error),
-            "mend": "Give yourself the right to write there.",
-        }
-    return {"what": str(folder), "ok": True, "detail": "can be written", "mend": ""}

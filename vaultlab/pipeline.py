@@ -52,13 +52,17 @@ class Selection:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a block: the answer, if a worker was asked, and what was written. `problem` is a sentence."""
+    """What became of a block: the answer, if a worker was asked, and what was written.
+
+    `problem` is a sentence, `machine` whether it is the machine's owner, not the author, who can mend it.
+    """
 
     item: Item
     answer: Answer | None = None
     judgements: tuple[Judgement, ...] = ()
     problem: str = ""
     hint: str = ""
+    machine: bool = False
     wrote: bool = False
     seconds: float = 0.0
 
@@ -77,7 +81,7 @@ class Pipeline:
     waiting: Callable[[Path], None] = lambda path: None
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
-    tried: set[tuple[str, str]] = field(default_factory=set)
+    tried: set[tuple[str, str, str]] = field(default_factory=set)
 
     def render(self, selection: Selection) -> Iterator[Outcome]:
         """Run what the selection wants, one block after another; what was edited meanwhile is looked at again."""
@@ -89,22 +93,22 @@ class Pipeline:
                 yield from self._debts(survey)
                 return
             for item in todo:
-                self.tried.add((item.name, item.lab_ask))
+                self.tried.add((item.name, item.lab_ask, item.card))
                 yield self._guarded(survey, item, selection)
             survey = self.look()
 
     def _untried(self, item: Item) -> bool:
-        return (item.name, item.lab_ask) not in self.tried
+        return (item.name, item.lab_ask, item.card) not in self.tried
 
     def _guarded(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
         started = self.now()
         try:
             outcome = self._block(survey, item, selection)
         except VaultlabError as error:
-            outcome = Outcome(item, problem=error.message, hint=error.hint)
+            outcome = Outcome(item, problem=error.message, hint=error.hint, machine=isinstance(error, RunError))
         except Exception as error:  # one of the two broad ones: a note of one author never stops another's
             logger.exception("%s of %s", item.name, item.path)
-            outcome = Outcome(item, problem=f"vaultlab itself failed here: {error!r}.", hint="The log has the details.")
+            outcome = Outcome(item, problem=f"vaultlab itself failed here: {error!r}.", machine=True)
         return replace(outcome, seconds=self.now() - started)
 
     def _block(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
@@ -123,12 +127,12 @@ class Pipeline:
         if isinstance(answer, Refusal) and answer.field:
             line = item.block.lines_of.get(answer.field, item.block.lines_of.get(f"sweep.{answer.field}", line))
         final = isinstance(answer, Refusal) or answer.kind == "deterministic"
-        wrote = False
+        wrote, machine = False, isinstance(answer, Failure) and answer.kind == "environment"
         if not (isinstance(answer, Failure) and answer.kind == "cancelled"):
             # What may go well the next time keeps the ask of the last good result, so that it is tried again.
             asked = item.lab_ask if final else (item.stored.ask if item.stored else "untried")
             wrote = self._write_error(survey, item, PageError(answer.message, answer.hint, line), asked)
-        return Outcome(item, answer, problem=answer.message, hint=answer.hint, wrote=wrote)
+        return Outcome(item, answer, problem=answer.message, hint=answer.hint, machine=machine, wrote=wrote)
 
     # -- results ---------------------------------------------------------------------------------------------
 
@@ -150,7 +154,7 @@ class Pipeline:
         if (new or by_hand) and item.block.embed != "none":
             journal.owe(item.id or "", here)
         shown = self._figures(survey, item, result, keep=new)
-        self.tried.add((item.name, ask_hash(item, lock)))  # its models' hashes may only be known now
+        self.tried.add((item.name, ask_hash(item, lock), item.card))  # its models' hashes may only be known now
         written = Page(
             id=item.id or "",
             title=item.title,
@@ -207,7 +211,8 @@ class Pipeline:
                     f"or get the other: `vaultlab models remove {name}`, then pull or add it again.",
                 )
             lock[name] = here
-        configuration.write_lock(survey.root, lock)
+        if lock:
+            configuration.write_lock(survey.root, lock)
         return lock
 
     def _figures(self, survey: Survey, item: Item, result: Result, *, keep: bool) -> dict[str, Shown]:
