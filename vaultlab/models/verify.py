@@ -65,9 +65,12 @@ def rebuild(model: Model, ids: Int[Tensor, "batch pos"], *, folded: bool) -> Ite
 
 @contextmanager
 def in_float32(model: Model) -> Iterator[None]:
-    """Within, the net computes in float32: a block's weights are upcast when it is reached, and put back after it."""
+    """Within, the net computes in float32: a block's weights are upcast when it is reached, and put back after it.
+
+    A model in float64 stays there.
+    """
     net: Any = model.net
-    if model.dtype == torch.float32:
+    if model.dtype in (torch.float32, torch.float64):
         yield
         return
     blocks = [model.family.block(net, layer) for layer in range(model.shape.layers)]
@@ -92,5 +95,6 @@ def _upcast(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             weight.data = own
         held.clear()
 
-    with module.register_forward_pre_hook(widen), module.register_forward_hook(restore):
+    # a trace that has what it wants breaks off in the middle of a block: its weights are put back all the same
+    with module.register_forward_pre_hook(widen), module.register_forward_hook(restore, always_call=True):
         yield
