@@ -72,6 +72,8 @@ SHOWN = 6
 TOKENS = 8
 """Tokens of a value that are kept for what is shown."""
 
+SHUFFLES = 4
+
 RESAMPLES = 1000
 
 
@@ -85,7 +87,7 @@ class Spec(BaseSpec):
     layer: Layer | None = Field(None, json_schema_extra={"symbol": "layer"})
     """The layer whose MLP is looked at, counted from 0; none: five sixths of the way up."""
 
-    key: int | None = Field(None, ge=0, json_schema_extra={"symbol": "i"})
+    key: int | None = Field(None, ge=0, le=2**17, json_schema_extra={"symbol": "i"})
     """One memory, counted from 0: its own page; none: the whole layer."""
 
     top: int = Field(8, ge=2, le=32, json_schema_extra={"symbol": "k"})
@@ -106,7 +108,7 @@ class Out(NamedTuple):
     at its strongest trigger; a key that never woke has strength 0 and tokens −1.
 
     `top_token` and `bottom_token` are what a value pushes up and down most at the strongest trigger; `rank` counts the
-    tokens pushed up more than the one that came next, `chance_rank` more than one drawn from the text. `lines` are the
+    tokens pushed up more than the one that came next, `chance_rank` more than the one of another key. `lines` are the
     triggers shown with the tokens pushed there, `push` and `next_push` how far, in nats. `everywhere` has the strength
     at every token looked at, for one key only.
     """
@@ -126,7 +128,7 @@ class Out(NamedTuple):
     top_token: Int[Tensor, " key"]
     bottom_token: Int[Tensor, " key"]
     rank: Int[Tensor, " key"]
-    chance_rank: Int[Tensor, " key"]
+    chance_rank: Int[Tensor, "key shuffle"]
     chance_agreement: Float[Tensor, " 2"]
     chance_same_token: Float[Tensor, ""]
     intervals: Float[Tensor, "share 2"]
@@ -155,15 +157,15 @@ def compute(spec: Spec, bench: Bench) -> Out:
     model = bench.model(spec.model)
     layer, keys = _place(spec, model)
     sentences = cut(model, [part for _, part in bench.text("text").parts], spec.tokens, spec.bos)
+    _enough(spec, sentences)
     everywhere: list[Tensor] = []
     found = triggers(_looks(spec, bench, model, sentences, everywhere), spec.top, model.shape.d_vocab)
-    _enough(spec, found)
+    _awake(found)
     bench.progress(0, 1, "reading values as tokens")
     sign = found.coefficient[:, 0].sign()
-    drawn = torch.multinomial(found.seen.double(), len(sign), True, generator=bench.generator("chance", spec.seed))
-    asked = torch.stack([found.next[:, 0].clamp(min=0), drawn], dim=1)
+    asked = torch.cat([found.next[:, :1].clamp(min=0), _others(spec, bench, found)], dim=1)
     value = promoted(model, layer, keys, sign, asked)
-    norm = parts.mlp(model, layer).W_out[keys].float().norm(dim=-1).cpu()
+    norm = parts.mlp(model, layer).W_out[keys].to(found.total.dtype).norm(dim=-1).cpu()
     numbers = torch.arange(model.shape.d_mlp)[keys]
     shown = (found.coefficient[:, 0].abs() * value.push).topk(min(SHOWN, len(numbers))).indices
     shown = shown[found.at[shown, 0] >= 0]
@@ -183,7 +185,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
         top_token=value.first,
         bottom_token=value.last,
         rank=value.rank[:, 0],
-        chance_rank=value.rank[:, 1],
+        chance_rank=value.rank[:, 1:],
         **_chances(spec, bench, sentences, found, value),
         everywhere=torch.cat(everywhere) * sign * norm if everywhere else torch.zeros(0),
         **_counted(spec, bench, model, sentences, found, Chosen(layer, numbers, shown)),
@@ -222,18 +224,28 @@ def _place(spec: Spec, model: Model) -> tuple[int, slice]:
     return layer, slice(spec.key, spec.key + 1)
 
 
-def _enough(spec: Spec, found: Triggers) -> None:
-    there = found.at.shape[1] if found.looked_at else 0
-    if there < spec.top:
+def _enough(spec: Spec, sentences: Sentences) -> None:
+    if len(sentences) < spec.top:
         raise NoteError(
-            f"The text has {there} different sentences, and {spec.top} triggers of every key are asked for.",
+            f"The text has {len(sentences)} different sentences, and {spec.top} triggers of every key are asked for.",
             "Give it a longer text, or take a smaller `top`.",
             field="text",
         )
+
+
+def _awake(found: Triggers) -> None:
     if not (found.at >= 0).any():
         raise NoteError(
             "Nothing in this text wakes what was asked for.", "Take a longer text, or another key.", field="text"
         )
+
+
+def _others(spec: Spec, bench: Bench, found: Triggers) -> Int[Tensor, "key shuffle"]:
+    """What came next elsewhere: the strongest triggers of all keys, shuffled; for one key, any place of the text."""
+    generator, came = bench.generator("chance", spec.seed), found.next[:, 0].clamp(min=0)
+    if spec.key is not None:
+        return torch.multinomial(found.seen.double(), SHUFFLES, True, generator=generator)[None]
+    return torch.stack([came[torch.randperm(len(came), generator=generator)] for _ in range(SHUFFLES)], dim=1)
 
 
 def _listed(model: Model, sinks: Int[Tensor, " d_vocab"]) -> tuple[tuple[str, int], ...]:
@@ -323,9 +335,10 @@ def _counted(
     at = found.at[row, place]
     prefixes = sentences.up_to(at)
     seen = _seen(model, prefixes, chosen.layer)
-    mlp = parts.mlp(model, chosen.layer, torch.float32)
+    wide = torch.promote_types(model.dtype, torch.float32)
+    mlp = parts.mlp(model, chosen.layer, wide)
     key = chosen.keys[row].to(model.device)
-    m = seen.m.gather(1, key[:, None])[:, 0].float()
+    m = seen.m.gather(1, key[:, None])[:, 0].to(wide)
     amount = (m * seen.scale)[:, None]
     push = pushes(model, amount * mlp.W_out[key])
     first = place == 0
@@ -381,11 +394,10 @@ def _seen(model: Model, prefixes: Sentences, layer: int) -> Seen:
     exact = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
     mlp = parts.mlp(model, layer, exact)
     own = found[names[1]][real].to(exact) @ mlp.W_out + mlp.b_out
-    final = found[Site("final")][rows, last].float()
     return Seen(
         mlp_in=wide[names[0]][rows, last],
         m=found[names[1]][rows, last],
-        scale=parts.final_norm(model, torch.float32).scale(final)[:, 0],
+        scale=parts.final_norm(model).scale(found[Site("final")][rows, last])[:, 0],
         algebra_residual=apart(mlp(wide[names[0]][real].to(exact)), wide[names[2]][real]),
         rounding_residual=apart(own, found[names[2]][real]),
     )
@@ -399,7 +411,7 @@ def apart(one: Float[Tensor, "*row d_model"], other: Float[Tensor, "*row d_model
 
 def pushes(model: Model, written: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
     """What a write, times its token's final norm scale, adds to the logits, less their mean; in nats."""
-    logits = readout(model, written) @ parts.unembedding(model).W_U.float()
+    logits = readout(model, written) @ parts.unembedding(model, written.dtype).W_U
     return logits - logits.mean(-1, keepdim=True)
 
 
@@ -417,7 +429,7 @@ def gauge_residual(
     other = replace(mlp, W_in=mlp.W_in * alpha, b_in=mlp.b_in * alpha, W_out=mlp.W_out / alpha[:, None])
     strengths, written = [], []
     for one in (mlp, other):
-        m = one.coefficients(seen.mlp_in)
+        m = one.coefficients(seen.mlp_in.to(one.W_in))
         strengths.append(m.abs() * one.W_out.norm(dim=-1))
         amount = m.gather(1, key[:, None]) * seen.scale[:, None]
         written.append(pushes(model, amount * one.W_out[key]))
@@ -439,12 +451,12 @@ def stream_residual(
     direct = torch.stack(
         [
             m[may].abs().amax(0) if may.any() else torch.zeros_like(m[0])
-            for m, may in zip(coefficients[..., keys].float(), ask, strict=True)
+            for m, may in zip(coefficients[..., keys], ask, strict=True)
         ]
     )
     strength = found.coefficient.abs()
     elsewhere = strength.masked_fill(torch.isin(home, batch.sentence), 0)
-    again = torch.cat([elsewhere, direct.T.cpu()], dim=1).topk(strength.shape[1], dim=1).values
+    again = torch.cat([elsewhere, direct.T.cpu().to(strength)], dim=1).topk(strength.shape[1], dim=1).values
     return ((again - strength).abs().amax(1) / strength[:, 0].clamp(min=1e-30)).max()
 
 
@@ -479,11 +491,13 @@ SAME_TOKEN = Quantity(
     range=(0, 1),
     headline=True,
 )
-OVER_CHANCE = Quantity("over_chance", "Agreement by its null.", unit="× the null", range=(0, math.inf))
+OVER_CHANCE = Quantity(
+    "over_chance", "Agreement by its null; absent where the null is 0.", unit="× the null", range=(0, math.inf)
+)
 NEXT_RANK = Quantity(
     "next_rank",
     "Where the token that came next after the strongest trigger stands in its value, 1 is the top token; median over "
-    "keys; null: a token drawn from the text.",
+    "keys; null as for the agreement.",
     unit="rank",
     range=(1, math.inf),
 )
@@ -511,7 +525,12 @@ PUSH = Quantity(
     unit="nats",
     range=(0, math.inf),
 )
-SILENT = Quantity("silent", "Keys whose coefficient is 0 at every token; they are in no other number.", unit="keys")
+SILENT = Quantity(
+    "silent",
+    "Keys whose coefficient is 0 at every token; they are in no other number.",
+    unit="keys",
+    range=(0, math.inf),
+)
 LEFT_OUT = Quantity("left_out", "Tokens left out as sinks: massive activations.", unit="tokens", range=(0, math.inf))
 
 
@@ -539,7 +558,7 @@ def measure(spec: Spec, out: Out) -> list[Metric]:
         SAME_TOKEN.is_(
             float(same_token(out.trigger[first]).mean()), interval=spans[2], null=float(out.chance_same_token), n=n
         ),
-        OVER_CHANCE.is_(share / null if null else math.nan, interval=ratio, null=1.0, n=n),
+        *([OVER_CHANCE.is_(share / null, interval=ratio, null=1.0, n=n)] if null else []),
         NEXT_RANK.is_(
             float(out.rank[first].double().quantile(0.5)) + 1,
             null=float(out.chance_rank[first].double().quantile(0.5)) + 1,
@@ -562,7 +581,7 @@ def verify(spec: Spec, out: Out) -> list[Check]:
             "Σ mᵢ vᵢ + b = the MLP's output (algebra)",
             float(out.algebra_residual),
             1e-4,
-            f"layer {out.layer} from its parts in float64 against the model's own in float32, on the prefixes shown; relative",
+            f"layer {out.layer} in float64 from its parts, the model's own in float32; all prefixes shown, relative",
         ),
         Check(
             "Σ mᵢ vᵢ + b = the MLP's output (rounding)",
@@ -606,13 +625,13 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     pushes: list[list[float]] = out.push.tolist()
     if spec.key is not None:
         name = f"key {spec.key} of layer {out.layer}"
-        strengths = out.strength[0][out.trigger[0] >= 0].tolist()
+        strengths = (out.strength[0] / out.mean_strength[0])[out.trigger[0] >= 0].tolist()
         return {
             "page": draw_page(name, lines, strengths, out.pushed[0], pushes[0]),
             "coefficients": draw_coefficients(name, out.everywhere.numpy()),
         }
     woken = out.trigger[:, 0] >= 0
-    names = [str(number) for number in out.keys[out.shown].tolist()]
+    names = [f"key {number}" for number in out.keys[out.shown].tolist()]
     rows = [Row(*row) for row in zip(names, lines, out.pushed, pushes, strict=True)]
     ranks, chance = (1 + ranks[woken].numpy() for ranks in (out.rank, out.chance_rank))
     peak = (out.strength[woken, 0] / out.mean_strength[woken]).numpy()

@@ -53,11 +53,12 @@ class Strongest:
         *labels: Int[Tensor, "batch pos"],
     ) -> None:
         """Take in a batch of sentences: of each one the `wanted` token with the largest |m|, with its labels."""
-        strength = m.abs().float().masked_fill_(~wanted[..., None], 0)
+        m = m.to(torch.promote_types(m.dtype, torch.float32))
+        strength = m.abs().masked_fill_(~wanted[..., None], 0)
         self.total = self.total + strength.sum((0, 1))
         most, where = strength.max(dim=1)
         rows = torch.arange(len(m), device=m.device)[:, None]
-        found = [m.gather(1, where[:, None])[:, 0].float(), *(label[rows, where] for label in labels)]
+        found = [m.gather(1, where[:, None])[:, 0], *(label[rows, where] for label in labels)]
         found = [values.masked_fill(most == 0, 0 if place == 0 else -1) for place, values in enumerate(found)]
         if self._best:
             found = [torch.cat(pair) for pair in zip(self._best, found, strict=True)]
@@ -130,7 +131,7 @@ class Promoted(NamedTuple):
 
 def readout(model: Model, v: Float[Tensor, "key d_model"]) -> Float[Tensor, "key d_model"]:
     """What the unembedding reads of a write, per unit of the final norm's scale: the norm's linear part without it."""
-    norm = parts.final_norm(model, torch.float32)
+    norm = parts.final_norm(model, v.dtype)
     return (v - v.mean(-1, keepdim=True) if norm.kind == "layer" else v) * norm.gain
 
 
@@ -139,8 +140,9 @@ def promoted(
     model: Model, layer: int, keys: slice, sign: Float[Tensor, " key"], asked: Int[Tensor, "key asked"]
 ) -> Promoted:
     """All values of a layer through the unembedding, some keys at a time."""
-    v = parts.mlp(model, layer).W_out[keys].float() * sign.to(model.device)[:, None]
-    W_U = parts.unembedding(model).W_U.float()
+    wide = torch.promote_types(model.dtype, torch.float32)
+    v = parts.mlp(model, layer).W_out[keys].to(wide) * sign.to(model.device)[:, None]
+    W_U = parts.unembedding(model, wide).W_U
     found = []
     step = max(1, LOGITS // W_U.shape[1])
     for some, targets in zip(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from vaultlab.plots.style import GREY, PALETTE, WIDTH, Drawing, canvas, log_axis, visible
 
 WAKES, MEETS, OPPOSITE = PALETTE[0], PALETTE[1], PALETTE[2]
-POINTS = 72 * WIDTH
+SPACE = 0.88 * 72 * WIDTH
+"""Points that an axes is wide, where another one above or below has labels on its left."""
 
 
 class Line(NamedTuple):
@@ -65,7 +66,7 @@ def _behind(ax: Axes, before: Annotation, text: str, colour: str, gap: float) ->
 
 def _concordance(ax: Axes, row: float, line: Line, at: float, meets: bool) -> None:
     """A trigger on a line of its own, the waking token starting at `at`, a share of the width."""
-    _write(ax, fitted(line.before, POINTS * at - 6, end=True), (at, row), ha="right")
+    _write(ax, fitted(line.before, SPACE * at - 4, end=True), (at, row), ha="right")
     token = _write(ax, fitted(line.token, 90), (at, row), WAKES, weight="bold")
     _behind(ax, token, f"→ {fitted(line.after, 90)}", MEETS if meets else GREY, 5)
 
@@ -79,13 +80,16 @@ def draw_page(
         ax = axes[0, 0]
         _blank(ax, rows - 0.4)
         ax.set_ylim(rows - 0.4, -1.5)
-        _write(ax, "wakes at", (0.44, -1), WAKES)
-        _write(ax, "→ what came next", (0.44, -1), ha="right")
-        _write(ax, "strength", (0.77, -1))
+        _write(ax, "the text before", (0.44, -1), ha="right")
+        token = _write(ax, "wakes at", (0.45, -1), WAKES, weight="bold")
+        _behind(ax, token, "→ next", GREY, 5)
+        _write(ax, "strength (× mean)", (1, -1), ha="right")
         most = max(map(abs, strengths))
         for row, (line, strength) in enumerate(zip(lines, strengths, strict=True)):
             _concordance(ax, row, line, 0.44, line.after in tokens)
-            ax.barh(row, 0.23 * abs(strength) / most, left=0.77, height=0.6, color=WAKES if strength > 0 else OPPOSITE)
+            length, colour = 0.14 * abs(strength) / most, WAKES if strength > 0 else OPPOSITE
+            ax.barh(row, length, left=0.76, height=0.6, color=colour)
+            _write(ax, f"{strength:.3g}".replace("-", "−"), (0.77 + length, row))
         _draw_pushes(axes[1, 0], tokens, pushes, {line.after for line in lines})
     return Drawing(figure, _said_page(name, lines, tokens, pushes))
 
@@ -143,8 +147,8 @@ def draw_layer(name: str, ranks: NDArray[np.integer], chance: NDArray[np.integer
     with canvas(2, height=2.9 + 0.62 * len(rows), height_ratios=[2.5, 0.62 * len(rows)]) as (figure, axes):
         ax = axes[0, 0]
         for values, colour, style, label in (
-            (ranks, MEETS, "-", "the token that came next"),
-            (chance, GREY, "--", "a token drawn from the text"),
+            (ranks, MEETS, "-", "what came next"),
+            (chance, GREY, "--", "that of another key (shuffled)"),
         ):
             ax.step(*_share_within(values), where="post", color=colour, linestyle=style, label=label)
         log_axis(ax, "x")
@@ -158,12 +162,12 @@ def draw_layer(name: str, ranks: NDArray[np.integer], chance: NDArray[np.integer
         _blank(table, len(rows))
         for place, row in enumerate(rows):
             _draw_row(table, place, row)
-    said = "; ".join(f"key {r.name}: {_short(r.line)} pushes {visible(r.tokens[0])}" for r in rows[:4])
+    said = "; ".join(f"{row.name} wakes at {_short(row.line)} and pushes {visible(row.tokens[0])}" for row in rows[:4])
     return Drawing(
         figure,
         f"In {name} the token that came next after a key's strongest trigger is its value's top token for "
         f"{agreement:.2%} of {len(ranks)} keys, among the first 100 for {np.mean(ranks <= 100):.2%} "
-        f"(a random token of the text: {np.mean(chance <= 100):.2%}). {said}.",
+        f"(shuffled: {np.mean(chance <= 100):.2%}). Of those that push hardest, {said}.",
     )
 
 
@@ -174,18 +178,17 @@ def _short(line: Line) -> str:
 def _share_within(ranks: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
     """At each rank that occurs, the share of keys up to it."""
     places, counts = np.unique(ranks, return_counts=True)
-    return places, counts.cumsum() / len(ranks)
+    return places, counts.cumsum() / ranks.size
 
 
 def _draw_row(ax: Axes, place: int, row: Row) -> None:
     ax.axhline(place, color=GREY, linewidth=0.5)
-    _write(ax, row.name, (0, place + 0.28))
-    _concordance(ax, place + 0.28, row.line, 0.62, row.line.after == row.tokens[0])
-    last = _write(ax, f"+{row.pushes[0]:.1f} nats", (0.02, place + 0.73))
-    left = POINTS - 90
+    _concordance(ax, place + 0.28, row.line, 0.6, row.line.after == row.tokens[0])
+    last = _write(ax, f"{row.name}: {row.pushes[0]:+.1f} nats", (0.02, place + 0.73))
+    left = 0.95 * SPACE - _width(last.get_text())
     for token in row.tokens:
         shown = fitted(token, 100)
-        left -= _width(shown) + 10
+        left -= _width(shown) + 11
         if left < 0:
             break
         last = _behind(ax, last, shown, MEETS if token == row.line.after else GREY, 10)
@@ -210,7 +213,7 @@ def draw_triggers(
         right.legend(loc="upper right")
     return Drawing(
         figure,
-        f"The strongest trigger of {len(peak)} keys is at {np.median(peak):.3g} × the mean strength (median; a "
-        f"normal law would give {null_peak:.3g}). On average {same.mean():.0%} of a key's {top} triggers end in one token "
+        f"The strongest trigger of {len(peak)} keys is at {np.median(peak):.3g} × the mean strength (median; normal "
+        f"law: {null_peak:.3g}). On average {same.mean():.0%} of a key's {top} triggers end in one token "
         f"(random tokens: {null_same:.0%}); for {np.mean(same == 1):.1%} of the keys all do.",
     )
