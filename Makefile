@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
-export VAULTLAB_WILD_NOTES ?=
 
 .PHONY: demo test test-long check bench model clean
 .DEFAULT_GOAL := demo

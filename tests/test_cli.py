@@ -4,12 +4,15 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from vaultlab import cli
+from vaultlab.commands.words import FAILS, USE
+from vaultlab.vault.journal import lock
 
 SMALL = "features: 2\nhidden: 1\nsparsity: 90%\nsteps: 200\nbatch: 64\nseeds: 2\n"
 NOTE = f"""---
@@ -110,7 +113,7 @@ def test_everything_that_can_be_written_wrong_is_said_and_the_rest_runs(vault: P
     assert {one["was"] for one in again} == {"error"}, "what a worker refused is not asked for again"
     shown = Typed("render", vault)
     assert "✗ range  failed before" in shown.out
-    assert shown.code == cli.FAILS
+    assert shown.code == FAILS
 
 
 def test_a_note_that_cannot_be_read_is_listed_and_left_alone(vault: Path) -> None:
@@ -136,6 +139,24 @@ def test_a_note_that_cannot_be_read_is_listed_and_left_alone(vault: Path) -> Non
     assert not (vault / "vaultlab/problems.md").exists()
 
 
+def test_two_renders_at_once_one_waits_and_says_so(vault: Path) -> None:
+    begun, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock(vault, wait_s=0):
+            begun.set()
+            leave.wait(30)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    begun.wait()
+    threading.Timer(1.5, leave.set).start()
+    shown = Typed("render", vault)
+    other.join()
+    assert "Another vaultlab is at work in this vault" in shown.out
+    assert "✓ two" in shown.out
+
+
 def test_a_note_without_the_tag_is_named_with_the_line_to_add(vault: Path) -> None:
     (vault / "Note.md").write_text(NOTE.replace("tags: [experiment]", "tags: [idea]"))
     assert "`tags: [experiment]`" in Typed("render", vault).out
@@ -147,7 +168,7 @@ def test_run_without_a_vault(home: Path, tmp_path: Path) -> None:
     assert set(shown) == {"metrics", "checks", "figures", "provenance", "points"}
     assert (tmp_path / "out" / shown["figures"]["weights"]["file"]).exists()
     assert json.loads((tmp_path / "out/result.json").read_text())["metrics"] == shown["metrics"]
-    assert Typed("run", "superposition", "features=0").code == cli.USE
+    assert Typed("run", "superposition", "features=0").code == USE
     assert "Did you mean `superposition`" in str(Typed("run", "superpositoin").error)
 
 
@@ -184,7 +205,7 @@ def test_wrong_use_ends_with_2_and_a_sentence(home: Path, tmp_path: Path) -> Non
         text=True,
         check=False,
     )
-    assert ran.returncode == cli.USE
+    assert ran.returncode == USE
     assert "is not a folder" in ran.stderr
     assert "Traceback" not in ran.stderr
 

@@ -355,6 +355,23 @@ def test_cascade_block_note_vault(bed: Bed) -> None:
     assert "vaultlab-number" in default.origin
 
 
+if "VAULTLAB_WILD_NOTES" in os.environ:
+    WILD = sorted(Path(os.environ["VAULTLAB_WILD_NOTES"]).glob("*.md"))
+
+    @pytest.mark.parametrize("source", WILD, ids=[path.stem for path in WILD])
+    def test_a_note_in_the_wild_gains_one_line_and_loses_no_byte(bed: Bed, source: Path) -> None:
+        wild = source.read_bytes()
+        (bed.root / "Untouched.md").write_bytes(wild)
+        head, _, body = wild.decode().partition("tags:\n")
+        block = NOTE.partition("A claim.\n\n")[2]
+        bed.write("Wild.md", f"{head}tags:\n  - experiment\n{body}\n\n{block}")
+        bed.render()
+        assert (bed.root / "Untouched.md").read_bytes() == wild
+        text = bed.read("Wild.md")
+        assert text.replace("![[vaultlab/two#^result]]\n\n", "") == f"{head}tags:\n  - experiment\n{body}\n\n{block}"
+        assert text.count("![[vaultlab/two#^result]]") == 1
+
+
 # -- what happens while a block runs ---------------------------------------------------------------------------
 
 

@@ -135,6 +135,11 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
 
+    @property
+    def sound(self) -> bool:
+        """Whether every check held, those of a sweep's points included."""
+        return all(check.ok for checks in (self.checks, *(one.checks for one in self.points)) for check in checks)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

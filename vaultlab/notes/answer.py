@@ -59,8 +59,9 @@ class Page:
 class Stored:
     """What a result note that we wrote says of itself. `note` is a path without `.md`.
 
-    Of its last good result: `fields` (what it was run with), `version` (the experiment's), `texts` (field → hash), `ran` (versions, device),
-    `figures` (files), `claims` (claim → verdict), `failed_checks`, and `metrics`, the headline ones.
+    Of its last good result: `fields` (what it was run with), `version` (the experiment's), `texts` (field → hash),
+    `ran` (versions, device), `figures` (files), `claims` (claim → verdict), `failed_checks`, and `metrics`, the
+    headline ones.
     """
 
     title: str

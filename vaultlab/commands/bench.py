@@ -1,0 +1,134 @@
+"""The words about experiments, without a vault: run, experiments, new, doctor."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaultlab import catalogue, places, terminal
+from vaultlab.catalogue import Catalogue
+from vaultlab.commands.words import FAILS, FINE, MACHINE, USE, Device, Json, known_experiments, must_know
+from vaultlab.errors import NoteError, RunError, VaultlabError
+from vaultlab.lab import Lab
+from vaultlab.notes import parse
+from vaultlab.result import Ask, Failure, Refusal, encode
+from vaultlab.texts import Texts
+from vaultlab.vault import config as configuration
+
+
+def run(
+    experiment: str,
+    fields: Annotated[list[str] | None, typer.Argument(help="field=value, as a block would say it.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write figures and result.json into this folder.")] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Run one experiment without a vault.
+
+    Example: `vaultlab run superposition features=5 hidden=2 sparsity=95% --out /tmp/pentagon`
+    """
+    with Lab(device=device) as lab:
+        ask = _ask_of(experiment, fields or [], catalogue.load(lab.describe))
+        with terminal.progress() as bar:
+            answer = lab.ask(ask, lambda step: bar.step(experiment, step))
+    if isinstance(answer, Refusal | Failure):
+        terminal.fail(VaultlabError(answer.message, answer.hint))
+        raise typer.Exit(USE if isinstance(answer, Refusal) else MACHINE)
+    wire = encode(answer)
+    plain = {part: wire[part] for part in ("metrics", "checks", "figures", "provenance", "points")}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, figure in answer.figures.items():
+            (out / f"{name}.{figure.kind}").write_bytes(figure.content)
+            plain["figures"][name] = {"file": f"{name}.{figure.kind}", "alt": figure.alt}
+        (out / "result.json").write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if as_json:
+        terminal.dump(plain)
+    else:
+        terminal.say(answer.summary, "bold")
+        terminal.numbers(answer.metrics, answer.checks)
+        for point in answer.points:
+            terminal.say(", ".join(f"{name}={value}" for name, value in point.fields.items()), "bold")
+            terminal.numbers(point.metrics, point.checks)
+        for name, figure in answer.figures.items():
+            terminal.say(f"{out / f'{name}.{figure.kind}' if out else name}: {figure.alt}", "dim")
+    raise typer.Exit(FINE if answer.sound else FAILS)
+
+
+def experiments(name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """The experiments there are; with a name, its manual page.
+
+    Example: `vaultlab experiments superposition`
+    """
+    known = known_experiments()
+    if name is not None:
+        must_know(known, name)
+    chosen = {one: known[one] for one in known if name in (None, one)}
+    if as_json:
+        terminal.dump(chosen)
+    elif name is not None:
+        terminal.manual(known[name])
+    else:
+        terminal.table(
+            [{"experiment": one, "what": entry.title} for one, entry in chosen.items()], ("experiment", "what")
+        )
+
+
+def new(
+    experiment: str,
+    example: Annotated[str | None, typer.Option(help="Which of its examples; the first otherwise.")] = None,
+) -> None:
+    """A block ready to paste.
+
+    Example: `vaultlab new superposition >> 'My note.md'`
+    """
+    known = known_experiments()
+    must_know(known, experiment)
+    names = [one["id"] for one in known[experiment].examples]
+    if example is not None and example not in names:
+        raise NoteError(f"`{experiment}` has no example `{example}`.", f"It has: {', '.join(names)}.")
+    sys.stdout.write(catalogue.example_block(known[experiment], example or names[0]))
+
+
+def doctor(as_json: Json = False) -> None:
+    """What is installed, the devices, models, disk and permissions, each with its mend.
+
+    Example: `vaultlab doctor`
+    """
+    with Lab() as lab:
+        try:
+            found = lab.doctor()
+        except RunError as error:
+            found = [{"what": "worker", "ok": False, "detail": error.message, "mend": error.hint}]
+    if as_json:
+        terminal.dump(found)
+    else:
+        for one in found:
+            terminal.say(f"{'✓' if one['ok'] else '✗'} {one['what']}: {one['detail']}", "" if one["ok"] else "red")
+            if one["mend"]:
+                terminal.say(f"    {one['mend']}")
+    raise typer.Exit(FINE if all(one["ok"] for one in found) else MACHINE)
+
+
+def _ask_of(experiment: str, fields: list[str], known: Catalogue) -> Ask:
+    """The Ask of a command line, read as the block that it stands for."""
+    must_know(known, experiment)
+    texts = known[experiment].of_kind("text")
+    lines = [f"experiment: {experiment}"]
+    for one in fields:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise NoteError(
+                f"`{one}` is not of the form field=value.", f"For example: vaultlab run {experiment} seed=1"
+            )
+        lines.append(f"{name}: {json.dumps(value, ensure_ascii=False) if name in texts else value}")
+    block = parse.parse("```vaultlab\n{}\n```\n".format("\n".join(lines))).blocks[0]
+    if block.problems:
+        raise NoteError(block.problems[0].message, block.problems[0].hint)
+    config = configuration.load(Path.cwd(), places.config_dir())
+    values = {name: block.fields.get(name, known[experiment].defaults[name]) for name in texts}
+    read = Texts(config)
+    resolved = {name: read.resolve(value) for name, value in values.items() if isinstance(value, str)}
+    return Ask("run", experiment, block.fields, texts=resolved, points=parse.expand(block.sweep), limits=config.limits)

@@ -1,0 +1,305 @@
+"""The words about a vault: render, check, accept, why, clean, init."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from vaultlab import catalogue, claims, places, terminal
+from vaultlab.commands.words import (
+    FAILS,
+    FINE,
+    MACHINE,
+    Device,
+    Json,
+    VaultArg,
+    VaultOpt,
+    known_experiments,
+    root_of,
+)
+from vaultlab.errors import NoteError, RunError
+from vaultlab.lab import Lab
+from vaultlab.notes import page
+from vaultlab.pipeline import Outcome, Pipeline, Selection
+from vaultlab.result import Judgement, Result, Verdict
+from vaultlab.survey import Item, Survey, difference, survey
+from vaultlab.vault import config as configuration
+from vaultlab.vault import files
+from vaultlab.vault.journal import Journal, lock
+
+WAIT_S = 3600.0
+"""How long a command waits for another one to leave the vault."""
+
+
+def render(
+    vault: VaultArg = None,
+    note: Annotated[str, typer.Option(help="Only notes whose path matches, such as 'Physics/*'.")] = "*",
+    id: Annotated[
+        str | None, typer.Option("--id", help="Only this block, even where nothing but its texts changed.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again what is fresh, stored or not.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Run what is new or stale, and write results and embeds into the vault.
+
+    Example: `vaultlab render ~/Notes --note 'Superposition*'`
+    """
+    root, selection = root_of(vault), Selection(note, id, force)
+    with Lab(device=device) as lab, _working(root, dry_run):
+        experiments = catalogue.load(lab.describe)
+        look = partial(survey, root, places.config_dir(), experiments)
+        seen = look()
+        _must_exist(seen, id)
+        if dry_run:
+            _say_plan(seen, [item for item in seen.items if selection.wants(item)], as_json=as_json)
+            return
+        if not as_json:
+            terminal.survey_problems(seen)
+        outcomes = []
+        with terminal.progress() as bar:
+            for outcome in Pipeline(look, lab.ask, bar.item, terminal.waiting).render(selection):
+                bar.rest()
+                outcomes.append(outcome)
+                if not as_json:
+                    terminal.outcome_line(outcome)
+        if as_json:
+            terminal.dump([_outcome_json(outcome) for outcome in outcomes])
+        seen = look()
+        if not as_json:
+            _say_summary(seen, outcomes)
+    standing = FAILS if any(item.state == "failed" for item in seen.items) else FINE
+    raise typer.Exit(max(map(_exit_code, outcomes), default=standing))
+
+
+def check(
+    vault: VaultArg = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Accepted verdicts fail too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say whether every result is there, fresh and right, and every claim holds or was accepted. Runs nothing.
+
+    Example: `vaultlab check . --strict`
+    """
+    seen = _survey(root_of(vault))
+    found = [(item.name, item.path, one) for item in seen.items for one in _complaints(item, strict)]
+    found += [("", path, one.message) for path, problems in seen.problems.items() for one in problems]
+    if as_json:
+        terminal.dump([{"id": id or None, "note": path, "problem": one} for id, path, one in found])
+    else:
+        terminal.survey_problems(replace(seen, problems={}))
+        for id, path, one in found:
+            terminal.say(f"✗ {id or path}  {one}", "red")
+        if not found:
+            terminal.say(
+                f"{len(seen.items)} blocks, all fresh; every check and every claim holds or was accepted.", "green"
+            )
+    raise typer.Exit(FAILS if found else FINE)
+
+
+def accept(id: str, vault: VaultOpt = None) -> None:
+    """Record a block's verdicts as the finding they are: from then on only a changed verdict fails `check`.
+
+    Example: `vaultlab accept sentiment-at-layer-0`
+    """
+    root = root_of(vault)
+    with _working(root):
+        item = _item(_survey(root), id)
+        if item.stored is None or item.state != "fresh":
+            raise NoteError(f"`{id}` has no fresh result to accept ({item.why}).", f"First: vaultlab render --id {id}")
+        path = root / configuration.load(root, places.config_dir()).folder / f"{id}.md"
+        files.replace(path, page.accept(files.read(path).text).encode())
+    for claim, verdict in item.stored.claims.items():
+        terminal.say(f"{claim}: {verdict}")
+
+
+def init(
+    vault: Path,
+    note: Annotated[str | None, typer.Option(help="Also write a first note of this name, with a block to run.")] = None,
+) -> None:
+    """Prepare a vault: a configuration to edit, and with `--note` a first experiment. Nothing that is there is changed.
+
+    Example: `vaultlab init ~/Notes --note 'My first experiment'`
+    """
+    if not vault.is_dir():
+        raise NoteError(f"{vault} is not a folder.", "Give the folder that you open as a vault in Obsidian.")
+    root = vault.resolve()
+    wrote = _write_new(root / configuration.VAULT_FILE, configuration.TEMPLATE)
+    if note is not None:
+        known = known_experiments()
+        first = known["superposition"]
+        text = f"---\ntags: [experiment]\n---\n\n{first.examples[0]['title']}.\n\n"
+        path = files.inside(root, note if note.endswith(".md") else f"{note}.md")
+        wrote += _write_new(path, text + catalogue.example_block(first, first.examples[0]["id"]))
+    for path in wrote:
+        terminal.say(f"wrote {path}")
+    terminal.say(f"Next: vaultlab render {vault}")
+
+
+def why(id: str, vault: VaultOpt = None) -> None:
+    """Why a block is fresh, stale or failed; what it was run with, and what is different now.
+
+    Example: `vaultlab why pentagon`
+    """
+    seen = _survey(root_of(vault))
+    item = _item(seen, id)
+    terminal.say(f"{item.name}: {item.state}" + (f", for {item.why}" if item.why else ""), "bold")
+    terminal.say(f"asked in {item.path}, line {item.block.start}")
+    for problem in item.problems:
+        terminal.say(f"line {problem.line}: {problem.message} {problem.hint}")
+    if item.stored is not None:
+        if item.state == "stale":
+            terminal.say(f"changed: {difference(item, item.stored)}")
+        terminal.say("it ran with:")
+        for name, value in item.stored.ran.items():
+            here = _version_here(name)
+            drifted = f"  (drifted: here it is {here}; no reason to run it again)" if here not in (None, value) else ""
+            terminal.say(f"  {name}: {value}{drifted}")
+        for one in _complaints(item, strict=False):
+            terminal.say(f"check says: {one}")
+
+
+def clean(
+    vault: VaultArg = None, dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False
+) -> None:
+    """Remove the result notes and figures that no block asks for any more.
+
+    Example: `vaultlab clean . --dry-run`
+    """
+    root = root_of(vault)
+    with _working(root, dry_run):
+        seen = _survey(root)
+        if seen.problems:
+            terminal.survey_problems(seen)
+            raise NoteError(
+                "A note that cannot be read may still ask for a result, so nothing is removed.",
+                "Mend the notes above first.",
+            )
+        folder = root / seen.config.folder
+        gone = [
+            path
+            for id in seen.orphans
+            for path in (folder / f"{id}.md", *sorted((folder / "figures").glob(f"{id}.*.*")))
+        ]
+        for path in gone:
+            terminal.say(f"{'would remove' if dry_run else 'removed'} {path.relative_to(root)}")
+            if not dry_run:
+                path.unlink()
+        if not gone:
+            terminal.say("Nothing to remove.")
+
+
+def _survey(root: Path) -> Survey:
+    return survey(root, places.config_dir(), known_experiments())
+
+
+@contextmanager
+def _working(root: Path, dry_run: bool = False) -> Iterator[None]:
+    """Alone in this vault, and after what a crash left has been repaired."""
+    if dry_run:
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(root, wait_s=0.5))
+        except RunError as error:
+            terminal.warn(f"{error.message} Waiting for it to finish …")
+            held.enter_context(lock(root, wait_s=WAIT_S))
+        for sentence in Journal(root).recover(configuration.load(root, places.config_dir()).folder):
+            terminal.warn(sentence)
+        yield
+
+
+def _item(seen: Survey, id: str) -> Item:
+    _must_exist(seen, id)
+    return next(item for item in seen.items if item.id == id)
+
+
+def _must_exist(seen: Survey, id: str | None) -> None:
+    ids = [item.id for item in seen.items if item.id]
+    if id is not None and id not in ids:
+        near = catalogue.nearest(id, ids)
+        raise NoteError(f"No block of this vault has the id `{id}`.", f"Did you mean `{near}`?" if near else "")
+
+
+def _version_here(name: str) -> str | None:
+    """The version of a library on this machine, where the name is one's."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _complaints(item: Item, strict: bool) -> list[str]:
+    """What `check` says against a block; nothing where all is well."""
+    if item.state != "fresh" or item.stored is None:
+        return [f"{item.state}: {item.why}"]
+    said = [f"the check “{name}” failed" for name in item.stored.failed_checks]
+    judged = [Judgement(claim, cast(Verdict, verdict), "") for claim, verdict in item.stored.claims.items()]
+    for one in claims.unaccepted(judged, () if strict else item.stored.accepted):
+        said.append(f"{one.verdict}: {one.claim}")
+    return said
+
+
+def _exit_code(outcome: Outcome) -> int:
+    if outcome.machine:
+        return MACHINE
+    if outcome.problem or (isinstance(outcome.answer, Result) and not outcome.answer.sound):
+        return FAILS
+    accepted = outcome.item.stored.accepted if outcome.item.stored else ()
+    return FAILS if claims.unaccepted(outcome.judgements, accepted) else FINE
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    item = outcome.item
+    return {
+        "id": item.id,
+        "note": item.path,
+        "line": item.block.start,
+        "was": item.state,
+        "verdict": outcome.verdict,
+        "claims": outcome.judgements,
+        "problem": outcome.problem or None,
+        "hint": outcome.hint or None,
+        "wrote": outcome.wrote,
+        "seconds": round(outcome.seconds, 3),
+    }
+
+
+def _say_plan(seen: Survey, todo: list[Item], as_json: bool) -> None:
+    if as_json:
+        terminal.dump([{"id": item.id, "note": item.path, "state": item.state, "why": item.why} for item in todo])
+        return
+    terminal.survey_problems(seen)
+    for item in todo:
+        terminal.say(f"{item.name}  {item.state}: {item.why}  {item.path}")
+    terminal.say(f"{len(todo)} of {len(seen.items)} blocks would be looked at; nothing was run or written.")
+
+
+def _say_summary(seen: Survey, outcomes: list[Outcome]) -> None:
+    waiting = [item for item in seen.items if item.state in ("outdated", "reread")]
+    for item in waiting:
+        terminal.say(f"{item.name}  {item.why}. To run it: vaultlab render --id {item.id}", "yellow")
+    now = {outcome.item.id for outcome in outcomes}
+    for item in seen.items:
+        if item.state == "failed" and item.id not in now:
+            terminal.say(
+                f"✗ {item.name}  failed before, and nothing has changed since; its result note says why", "red"
+            )
+    fresh = sum(item.state == "fresh" for item in seen.items)
+    terminal.say(f"{fresh} of {len(seen.items)} blocks are fresh; {len(outcomes)} looked at now.")
+
+
+def _write_new(path: Path, text: str) -> list[Path]:
+    if path.exists():
+        terminal.warn(f"{path} is there already and stays as it is.")
+        return []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return [path]
