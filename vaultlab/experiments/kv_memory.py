@@ -53,7 +53,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Experiment, Layer, ModelName, Needs, Quantity, TextName
+from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Quantity, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.load import Model, Shape
@@ -298,7 +298,7 @@ def same_token(tokens: Int[Tensor, "key top"]) -> Float[Tensor, " key"]:
     """The largest share of a row that is one and the same token; −1 is none."""
     there = tokens >= 0
     equal = (tokens[:, :, None] == tokens[:, None]) & there[:, None]
-    return equal.sum(-1).where(there, 0).amax(-1) / there.sum(-1).clamp(min=1)
+    return equal.sum(-1).where(there, 0).amax(-1).double() / there.sum(-1).clamp(min=1)
 
 
 def interval(
@@ -659,6 +659,20 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     return Needs(bytes=int(shape.bytes + unembedding + batch + 24 * spec.tokens), seconds=5 + 2 * passes / 20e9)
 
 
+COUNTING = (
+    "A computer keeps most numbers as floating point numbers. Whoever sorts a list must compare at least as many "
+    "pairs as it has gaps. The old floating point unit was a chip of its own. A vote needs at least as many hands "
+    "as the rules ask for. Nothing in a floating point result is exact. The second jar held twice as many beans "
+    "as the first. We saw a floating island on the lake. She wrote as well as she spoke. The leaf was floating "
+    "down the river. There were ten times as many sheep as people. It is as cold as ice here. He counts in "
+    "floating point and rounds at the end. The ship was floating again by noon. A set has at least as many "
+    "subsets as members. This is the same as before. Half as many trains run on Sunday. As soon as the rain "
+    "stops, we leave. The price rose three times as much as the wage. A non-negative number is zero or more. The "
+    "two teams are as good as each other. Floating point arithmetic is not associative. A non-empty list has a "
+    "first item. The rule is as old as the hills. Integer and floating point values are kept apart."
+)
+"""A text for the examples: 24 sentences, some of them on floating point numbers, some with "as many"."""
+
 EXPERIMENT = Experiment(
     version=1,
     Spec=Spec,
@@ -686,6 +700,25 @@ EXPERIMENT = Experiment(
         "page": "One key: its triggers with the token that wakes it, their strengths, and what its value pushes.",
         "coefficients": "One key: its strength at every token of the text.",
     },
-    examples=(),
+    examples=(
+        Example(
+            "floating-point",
+            "A memory that wakes at “floating” and writes “point”",
+            {"text": COUNTING, "layer": 25, "key": 1211, "top": 6},
+            ("agreement = 1", "trigger_agreement > 60%", "next_rank = 1", "same_token > 60%", "peak > 10"),
+        ),
+        Example(
+            "as-many",
+            "A memory with two signs: “many” after “at least as”, the opposite after “the rule is as”",
+            {"text": COUNTING, "layer": 25, "key": 1069, "top": 6},
+            ("agreement = 1", "trigger_agreement > 20%", "same_token = 1", "opposite between 10% and 30%", "peak > 10"),
+        ),
+        Example(
+            "upper-layer",
+            "In an upper layer the value's top token comes next far more often than by chance",
+            {"layer": 25, "tokens": 5000},
+            ("over_chance > 3", "agreement > 0.2%", "same_token > 20%", "peak > 10"),
+        ),
+    ),
     needs=needs,
 )
