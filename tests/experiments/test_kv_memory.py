@@ -312,6 +312,7 @@ def test_sinks_and_special_tokens_are_no_triggers_and_listed():
         model.net.get_input_embeddings().weight[saw] *= 100
     spec, out = run(model, [*SENTENCES, "A dog <bos> saw <bos>cat.", "It was <bos> cat sat."], layer=0)
     assert dict(out.sinks) == {"·saw": 3}
+    assert "·saw (3)" in draw(spec, out)["triggers"].alt
     assert values(spec, out)["left_out"] == 3
     assert saw not in out.trigger
     assert model.tokenizer.bos_token_id not in out.trigger

@@ -63,7 +63,7 @@ from vaultlab.models.trace import Site, trace
 from vaultlab.models.verify import in_float32
 from vaultlab.models.weights import MLPParts
 from vaultlab.plots.memories import Line, Row, draw_coefficients, draw_layer, draw_page, draw_triggers
-from vaultlab.plots.style import Drawing
+from vaultlab.plots.style import Drawing, visible
 from vaultlab.result import Check, Metric
 
 SHOWN = 6
@@ -110,13 +110,14 @@ class Out(NamedTuple):
     `top_token` and `bottom_token` are what a value pushes up and down most at the strongest trigger; `rank` counts the
     tokens pushed up more than the one that came next, `chance_rank` more than the one of another key. `lines` are the
     triggers shown with the tokens pushed there, `push` and `next_push` how far, in nats. `everywhere` has the strength
-    at every token looked at, for one key only.
+    at every token looked at, for one key only. `sinks` are the most frequent of the tokens `left_out`, with counts.
     """
 
     layer: int
     read: int
     sentences: int
     looked_at: int
+    left_out: int
     sinks: tuple[tuple[str, int], ...]
     eps: float
     gated: bool
@@ -174,6 +175,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
         read=len(sentences.ids),
         sentences=len(sentences),
         looked_at=found.looked_at,
+        left_out=int(found.sinks.sum()),
         sinks=_listed(model, found.sinks),
         eps=torch.finfo(model.dtype).eps,
         gated=model.shape.gated,
@@ -569,7 +571,7 @@ def measure(spec: Spec, out: Out) -> list[Metric]:
         OPPOSITE.is_(float((sign[:, 1:] < 0)[woken[first, 1:]].double().mean()), null=0.5, n=n),
         PUSH.is_(tuple(out.push[:, 0].tolist()), n=len(out.push)),
         SILENT.is_(int((~first).sum()), n=len(first)),
-        LEFT_OUT.is_(sum(count for _, count in out.sinks), n=out.read),
+        LEFT_OUT.is_(out.left_out, n=out.read),
     ]
 
 
@@ -628,7 +630,7 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
         strengths = (out.strength[0] / out.mean_strength[0])[out.trigger[0] >= 0].tolist()
         return {
             "page": draw_page(name, lines, strengths, out.pushed[0], pushes[0]),
-            "coefficients": draw_coefficients(name, out.everywhere.numpy()),
+            "coefficients": _with_sinks(out, draw_coefficients(name, out.everywhere.numpy())),
         }
     woken = out.trigger[:, 0] >= 0
     names = [f"key {number}" for number in out.keys[out.shown].tolist()]
@@ -636,10 +638,19 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     ranks, chance = (1 + ranks[woken].numpy() for ranks in (out.rank, out.chance_rank))
     peak = (out.strength[woken, 0] / out.mean_strength[woken]).numpy()
     same = same_token(out.trigger[woken]).numpy()
+    peaked = draw_triggers(peak, gaussian_peak(out.looked_at), same, float(out.chance_same_token), spec.top)
     return {
         "memories": draw_layer(f"layer {out.layer}", ranks, chance, rows),
-        "triggers": draw_triggers(peak, gaussian_peak(out.looked_at), same, float(out.chance_same_token), spec.top),
+        "triggers": _with_sinks(out, peaked),
     }
+
+
+def _with_sinks(out: Out, drawing: Drawing) -> Drawing:
+    """The same figure, its words listing what was left out."""
+    if not out.left_out:
+        return drawing
+    listed = ", ".join(f"{visible(token)} ({count})" for token, count in out.sinks)
+    return drawing._replace(alt=f"{drawing.alt} Left out as sinks: {out.left_out} tokens, most often {listed}.")
 
 
 def gaussian_peak(count: int) -> float:

@@ -80,7 +80,7 @@ def draw_page(
         ax = axes[0, 0]
         _blank(ax, rows - 0.4)
         ax.set_ylim(rows - 0.4, -1.5)
-        _write(ax, "the text before", (0.44, -1), ha="right")
+        _write(ax, f"{name}:", (0.44, -1), ha="right")
         token = _write(ax, "wakes at", (0.45, -1), WAKES, weight="bold")
         _behind(ax, token, "→ next", GREY, 5)
         _write(ax, "strength (× mean)", (1, -1), ha="right")
@@ -153,7 +153,7 @@ def draw_layer(name: str, ranks: NDArray[np.integer], chance: NDArray[np.integer
             ax.step(*_share_within(values), where="post", color=colour, linestyle=style, label=label)
         log_axis(ax, "x")
         log_axis(ax, "y")
-        ax.set(xlabel="among the value's first r tokens", ylabel="share of keys")
+        ax.set(xlabel=f"among the value's first r tokens ({name})", ylabel="share of keys")
         ax.legend(loc="upper left")
         agreement = float(np.mean(ranks == 1))
         if agreement:
