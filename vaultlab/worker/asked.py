@@ -167,8 +167,9 @@ def _summary(known: Entry, runs: Sequence[Run]) -> str:
     lettered = {name: schema["symbol"] for name, schema in known.fields.items() if "symbol" in schema}
     models = known.of_kind("model")
     rest = [name for name in known.fields if name not in lettered and name not in models]
-    letters = [f"{symbol}={_span(runs, name)}" for name, symbol in lettered.items()]
-    names = [_span(runs, name) for name in models if getattr(runs[0].spec, name) is not None]
+    said = [name for name in known.fields if any(getattr(run.spec, name) is not None for run in runs)]
+    letters = [f"{symbol}={_span(runs, name)}" for name, symbol in lettered.items() if name in said]
+    names = [_span(runs, name) for name in models if name in said]
     default = known.defaults
     others = [
         f"{name}={_span(runs, name)}"
