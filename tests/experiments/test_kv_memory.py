@@ -14,19 +14,17 @@ from vaultlab.experiments.kv_memory import (
     Spec,
     compute,
     draw,
-    gauge_residual,
     gaussian_peak,
     interval,
     measure,
-    misaligned,
     needs,
     same_token,
     verify,
 )
-from vaultlab.experiments.kv_memory import Seen as SeenTokens
 from vaultlab.models import parts
 from vaultlab.models.memories import Strongest, look, promoted, readout, triggers
-from vaultlab.models.sentences import LONGEST, batches, cut
+from vaultlab.models.prefixes import Seen, gauge_residual, misaligned
+from vaultlab.models.sentences import batches, cut
 from vaultlab.models.trace import Site, trace
 from vaultlab.plots.memories import Line, draw_page, fitted
 from vaultlab.plots.style import render
@@ -215,7 +213,7 @@ def test_the_gauge_check_sees_a_mlp_that_is_not_gated_that_way():
     mlp = parts.mlp(model, LAYER, torch.float32)
     x = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
     nothing = torch.tensor(0.0)
-    seen = SeenTokens(x, mlp.coefficients(x), torch.ones(3), nothing, nothing)
+    seen = Seen(x, mlp.coefficients(x), torch.ones(3), nothing, nothing)
     key, draws = torch.tensor([1, 2, 3]), lambda: torch.Generator().manual_seed(1)
     assert gauge_residual(model, mlp, seen, key, draws()) < 1e-5
     swapped = replace(mlp, act=lambda gate: gate.abs() + mlp.b_in.abs().sum(), W_in=mlp.W_in, b_in=mlp.b_in)
@@ -354,51 +352,6 @@ def test_the_direct_look_sees_a_trigger_that_was_missed():
     sentences = cut(model, SENTENCES, 1000)
     few = list(batches(sentences, 4))[1:]
     assert (triggers((look(model, batch, LAYER) for batch in few), 4, model.shape.d_vocab).at >= 0).all()
-
-
-# -- sentences
-
-
-def test_sentences_end_where_they_should_and_never_go_over_parts():
-    model = tiny_model("llama")
-    part = 'He said "so." Then it was, e.g. this.\n\nA second\n  line: here!  And a third'
-    sentences = cut(model, [part, "", "One cat.", part, "Two."], 1000)
-    read = [
-        "".join(model.token_strings(sentences.ids[a:b].tolist()))
-        for a, b in zip(sentences.start, sentences.stop, strict=True)
-    ]
-    assert read == [
-        'He·said·"so."·',
-        "Then·it·was,·e.g.·this.↵↵",
-        "A·second↵··line:·here!··",
-        "And·a·third",
-        "One·cat.",
-        "Two.",
-    ]
-    last = [int(sentences.next[stop - 1]) for stop in sentences.stop]
-    first = [int(sentences.ids[start]) for start in sentences.start]
-    assert last == [*first[1:4], -1, -1, -1]
-
-
-def test_a_long_sentence_is_read_in_pieces_and_no_more_than_asked():
-    model = tiny_model("llama", max_position_embeddings=512)
-    sentences = cut(model, ["cat " * 60 + "sat " * 300], 300)
-    assert len(sentences.ids) == 300
-    assert (sentences.stop - sentences.start).tolist()[:2] == [LONGEST, LONGEST]
-    assert cut(model, ["cat " * 400], 300, bos=True).stop[0] == LONGEST - 1
-
-
-def test_a_batch_is_aligned_with_the_text():
-    model = tiny_model("gpt2")
-    sentences = cut(model, SENTENCES, 1000, bos=True)
-    seen = []
-    for batch in batches(sentences, 3):
-        own = batch.at >= 0
-        assert torch.equal(sentences.ids[batch.at[own]], batch.ids[own])
-        assert torch.equal(sentences.next[batch.at[own]], batch.following[own])
-        assert (batch.ids[:, 0] == model.tokenizer.bos_token_id).all()
-        seen.append(batch.at[own])
-    assert torch.equal(torch.cat(seen).sort().values, torch.arange(len(sentences.ids)))
 
 
 # -- numbers

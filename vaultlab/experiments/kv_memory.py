@@ -44,7 +44,7 @@ Space", section 3, https://aclanthology.org/2022.emnlp-main.3.
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -57,11 +57,9 @@ from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Ne
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.load import Model, Shape
-from vaultlab.models.memories import Look, Promoted, Triggers, look, promoted, readout, triggers
-from vaultlab.models.sentences import LONGEST, Sentences, batch_of, batches, cut
-from vaultlab.models.trace import Site, trace
-from vaultlab.models.verify import in_float32
-from vaultlab.models.weights import MLPParts
+from vaultlab.models.memories import Look, Promoted, Triggers, look, promoted, triggers
+from vaultlab.models.prefixes import gauge_residual, misaligned, pushes, read_prefixes, stream_residual
+from vaultlab.models.sentences import TYPICAL, Sentences, batches, cut
 from vaultlab.plots.memories import Line, Row, draw_coefficients, draw_layer, draw_page, draw_triggers
 from vaultlab.plots.style import Drawing, visible
 from vaultlab.result import Check, Metric
@@ -162,10 +160,10 @@ def compute(spec: Spec, bench: Bench) -> Out:
     everywhere: list[Tensor] = []
     found = triggers(_looks(spec, bench, model, sentences, everywhere), spec.top, model.shape.d_vocab)
     _awake(found)
-    bench.progress(0, 1, "reading values as tokens")
+    values = partial(bench.progress, phase="reading values as tokens")
     sign = found.coefficient[:, 0].sign()
     asked = torch.cat([found.next[:, :1].clamp(min=0), _others(spec, bench, found)], dim=1)
-    value = promoted(model, layer, keys, sign, asked)
+    value = promoted(model, layer, keys, sign, asked, values)
     norm = parts.mlp(model, layer).W_out[keys].to(found.total.dtype).norm(dim=-1).cpu()
     numbers = torch.arange(model.shape.d_mlp)[keys]
     shown = (found.coefficient[:, 0].abs() * value.push).topk(min(SHOWN, len(numbers))).indices
@@ -244,10 +242,11 @@ def _awake(found: Triggers) -> None:
 
 def _others(spec: Spec, bench: Bench, found: Triggers) -> Int[Tensor, "key shuffle"]:
     """What came next elsewhere: the strongest triggers of all keys, shuffled; for one key, any place of the text."""
-    generator, came = bench.generator("chance", spec.seed), found.next[:, 0].clamp(min=0)
+    generator, came = bench.generator("chance", spec.seed), found.next[:, 0]
     if spec.key is not None:
         return torch.multinomial(found.seen.double(), SHUFFLES, True, generator=generator)[None]
-    return torch.stack([came[torch.randperm(len(came), generator=generator)] for _ in range(SHUFFLES)], dim=1)
+    came = came[came >= 0]
+    return came[torch.randint(len(came), (len(found.next), SHUFFLES), generator=generator)]
 
 
 def _listed(model: Model, sinks: Int[Tensor, " d_vocab"]) -> tuple[tuple[str, int], ...]:
@@ -336,7 +335,7 @@ def _counted(
     row, place = _lines(spec, found, chosen.shown)
     at = found.at[row, place]
     prefixes = sentences.up_to(at)
-    seen = _seen(model, prefixes, chosen.layer)
+    seen = read_prefixes(model, prefixes, chosen.layer)
     wide = torch.promote_types(model.dtype, torch.float32)
     mlp = parts.mlp(model, chosen.layer, wide)
     key = chosen.keys[row].to(model.device)
@@ -372,105 +371,6 @@ def _line(model: Model, sentences: Sentences, at: int) -> tuple[str, str, str]:
     [start] = sentences.up_to(torch.tensor([at])).start.tolist()
     *before, token, after = model.token_strings([*sentences.ids[start : at + 1].tolist(), int(sentences.next[at])])
     return "".join(before), token, after
-
-
-class Seen(NamedTuple):
-    """The last tokens of some prefixes: what their MLP read in float32, its coefficients, the final norm's scale."""
-
-    mlp_in: Float[Tensor, "prefix d_model"]
-    m: Float[Tensor, "prefix d_mlp"]
-    scale: Float[Tensor, " prefix"]
-    algebra_residual: Float[Tensor, ""]
-    rounding_residual: Float[Tensor, ""]
-
-
-def _seen(model: Model, prefixes: Sentences, layer: int) -> Seen:
-    batch = batch_of(prefixes, torch.arange(len(prefixes)))
-    real = batch.real.to(model.device)
-    last = real.sum(1) - 1
-    rows = torch.arange(len(last), device=model.device)
-    names = Site("mlp_in", layer), Site("m", layer), Site("mlp", layer)
-    found = trace(model, batch.ids, [*names, Site("final")])
-    with in_float32(model):
-        wide = trace(model, batch.ids, [names[0], names[2]])
-    exact = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
-    mlp = parts.mlp(model, layer, exact)
-    own = found[names[1]][real].to(exact) @ mlp.W_out + mlp.b_out
-    return Seen(
-        mlp_in=wide[names[0]][rows, last],
-        m=found[names[1]][rows, last],
-        scale=parts.final_norm(model).scale(found[Site("final")][rows, last])[:, 0],
-        algebra_residual=apart(mlp(wide[names[0]][real].to(exact)), wide[names[2]][real]),
-        rounding_residual=apart(own, found[names[2]][real]),
-    )
-
-
-def apart(one: Float[Tensor, "*row d_model"], other: Float[Tensor, "*row d_model"]) -> Float[Tensor, ""]:
-    """The largest distance of two rows, as a share of their norm."""
-    worst: Tensor = ((one - other).norm(dim=-1) / other.norm(dim=-1).clamp(min=1e-30)).max()
-    return worst
-
-
-def pushes(model: Model, written: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
-    """What a write, times its token's final norm scale, adds to the logits, less their mean; in nats."""
-    logits = readout(model, written) @ parts.unembedding(model, written.dtype).W_U
-    return logits - logits.mean(-1, keepdim=True)
-
-
-def gauge_residual(
-    model: Model, mlp: MLPParts, seen: Seen, key: Int[Tensor, " prefix"], generator: torch.Generator
-) -> Float[Tensor, ""]:
-    """How far strengths and pushes of what is shown move when every (u, v) becomes (αu, v/α), α of either sign.
-
-    0 where the MLP is not gated: f then sees α.
-    """
-    if mlp.W_gate is None:
-        return torch.tensor(0.0)
-    size = 2.0 ** (6 * torch.rand(len(mlp.W_out), generator=generator) - 3)
-    alpha = (size * torch.randint(0, 2, size.shape, generator=generator).mul(2).sub(1)).to(mlp.W_in)
-    other = replace(mlp, W_in=mlp.W_in * alpha, b_in=mlp.b_in * alpha, W_out=mlp.W_out / alpha[:, None])
-    strengths, written = [], []
-    for one in (mlp, other):
-        m = one.coefficients(seen.mlp_in.to(one.W_in))
-        strengths.append(m.abs() * one.W_out.norm(dim=-1))
-        amount = m.gather(1, key[:, None]) * seen.scale[:, None]
-        written.append(pushes(model, amount * one.W_out[key]))
-    return torch.maximum(apart(*strengths), apart(*written))
-
-
-def stream_residual(
-    model: Model, sentences: Sentences, layer: int, keys: slice, found: Triggers, size: int
-) -> Float[Tensor, ""]:
-    """How far the strongest |m| of a key move, as a share of its largest, when one batch is looked at directly.
-
-    It is the batch with the strongest trigger of all. Its triggers are taken out of what the stream found, and put in
-    again from a plain look at each of its sentences.
-    """
-    best = found.coefficient[:, 0].abs().argmax()
-    home = sentences.holding(found.at)
-    batch = next(one for one in batches(sentences, size) if home[best, 0] in one.sentence)
-    _, coefficients, ask, _ = look(model, batch, layer)
-    direct = torch.stack(
-        [
-            m[may].abs().amax(0) if may.any() else torch.zeros_like(m[0])
-            for m, may in zip(coefficients[..., keys], ask, strict=True)
-        ]
-    )
-    strength = found.coefficient.abs()
-    elsewhere = strength.masked_fill(torch.isin(home, batch.sentence), 0)
-    again = torch.cat([elsewhere, direct.T.cpu().to(strength)], dim=1).topk(strength.shape[1], dim=1).values
-    return ((again - strength).abs().amax(1) / strength[:, 0].clamp(min=1e-30)).max()
-
-
-def misaligned(sentences: Sentences, found: Triggers) -> int:
-    """How many triggers begin a sentence, or are followed in the text by another token than the one kept."""
-    woken = found.at >= 0
-    at, came = found.at[woken], found.next[woken]
-    home = sentences.holding(at)
-    within = sentences.ids[(at + 1).clamp(max=len(sentences.ids) - 1)]
-    follows = torch.where(at + 1 < sentences.stop[home], within, sentences.next[at])
-    first = (at == sentences.start[home]) & (len(sentences.lead) == 0)
-    return int(((follows != came) | first).sum())
 
 
 AGREEMENT = Quantity(
@@ -663,7 +563,7 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     cores."""
     assert shape is not None
     layer = default_layer(shape.layers) if spec.layer is None else min(spec.layer, shape.layers - 1)
-    batch = 32 * LONGEST * (4 * shape.d_mlp + 8 * shape.d_model) * 4
+    batch = 32 * TYPICAL * (4 * shape.d_mlp + 8 * shape.d_model) * 4
     block = (shape.parameters - (1 if shape.tied else 2) * shape.d_vocab * shape.d_model) / shape.layers
     passes = 1.2 * spec.tokens * block * (layer + 1) + shape.d_mlp * shape.d_model * shape.d_vocab
     unembedding = shape.d_vocab * shape.d_model * 4

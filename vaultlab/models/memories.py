@@ -5,7 +5,7 @@ Source: Geva et al. (2021), "Transformer Feed-Forward Layers Are Key-Value Memor
 https://aclanthology.org/2021.emnlp-main.446
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -137,17 +137,23 @@ def readout(model: Model, v: Float[Tensor, "key d_model"]) -> Float[Tensor, "key
 
 @torch.inference_mode()
 def promoted(
-    model: Model, layer: int, keys: slice, sign: Float[Tensor, " key"], asked: Int[Tensor, "key asked"]
+    model: Model,
+    layer: int,
+    keys: slice,
+    sign: Float[Tensor, " key"],
+    asked: Int[Tensor, "key asked"],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Promoted:
     """All values of a layer through the unembedding, some keys at a time."""
     wide = torch.promote_types(model.dtype, torch.float32)
     v = parts.mlp(model, layer).W_out[keys].to(wide) * sign.to(model.device)[:, None]
     W_U = parts.unembedding(model, wide).W_U
-    found = []
+    found: list[Promoted] = []
     step = max(1, LOGITS // W_U.shape[1])
     for some, targets in zip(
         torch.split(readout(model, v), step), torch.split(asked.to(model.device), step), strict=True
     ):
+        progress(len(found) * step, len(v))
         logits = some @ W_U
         high, low, mean = logits.max(-1), logits.min(-1), logits.mean(-1)
         own = logits.gather(1, targets)

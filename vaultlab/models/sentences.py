@@ -16,6 +16,9 @@ from vaultlab.models.trace import right_pad
 LONGEST = 128
 """Tokens: a longer sentence (a table, a listing) is read in pieces."""
 
+TYPICAL = 32
+"""Tokens in a sentence, for the size of batches: a batch of long ones would take many times as long as the others."""
+
 _END = re.compile(r"""[.!?]["'”’)\]*_]*\s+(?![a-z])|\n[ \t]*\n\s*""")
 """A sentence ends at its full stop, ? or !, unless a small letter follows (e.g. here), and at an empty line."""
 
@@ -109,10 +112,16 @@ def _bounds(text: str, spans: Sequence[tuple[int, int]], longest: int) -> Iterat
 
 
 def batches(sentences: Sentences, size: int) -> Iterator[Batch]:
-    """All sentences, at most `size` at once; the longest come first: where memory is short, it shows at once."""
-    order = (sentences.stop - sentences.start).argsort(descending=True, stable=True)
-    for members in torch.split(order, size):
+    """All sentences, at most `size` at once, and of long ones fewer: at most TYPICAL × `size` tokens. The longest come
+    first: where memory is short, it shows at once."""
+    length = sentences.stop - sentences.start
+    order = length.argsort(descending=True, stable=True)
+    done = 0
+    while done < len(order):
+        longest = int(length[order[done]]) + len(sentences.lead)
+        members = order[done : done + max(1, min(size, TYPICAL * size // longest))]
         yield batch_of(sentences, members)
+        done += len(members)
 
 
 def batch_of(sentences: Sentences, members: Int[Tensor, " batch"]) -> Batch:
