@@ -5,8 +5,6 @@ import torch
 from tests.tiny import TEXT, tiny_model
 from vaultlab.models.sentences import LONGEST, TYPICAL, batches, cut
 
-SENTENCES = TEXT.split(". ")
-
 
 def test_sentences_end_where_they_should_and_never_go_over_parts():
     model = tiny_model("llama")
@@ -39,7 +37,7 @@ def test_a_long_sentence_is_read_in_pieces_and_no_more_than_asked():
 
 def test_a_batch_is_aligned_with_the_text():
     model = tiny_model("gpt2")
-    sentences = cut(model, SENTENCES, 1000, bos=True)
+    sentences = cut(model, TEXT.split(". "), 1000, bos=True)
     seen = []
     for batch in batches(sentences, 3):
         own = batch.at >= 0

@@ -312,8 +312,10 @@ def interval(
         return torch.full((2,), math.nan, dtype=torch.float64)
     size = torch.bincount(place).double()
     total = torch.zeros(clusters, dtype=torch.float64).index_add(0, place, values.double())
-    drawn = torch.randint(clusters, (RESAMPLES, clusters), generator=generator)
-    means = total[drawn].sum(1) / size[drawn].sum(1)
+    means = torch.zeros(RESAMPLES, dtype=torch.float64)
+    for one in range(RESAMPLES):
+        drawn = torch.randint(clusters, (clusters,), generator=generator)
+        means[one] = total[drawn].sum() / size[drawn].sum()
     return means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
 
 
