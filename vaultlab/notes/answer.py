@@ -29,7 +29,8 @@ class Page:
     """All that a result note says. `note` is the author's note, its path in the vault without `.md`.
 
     `figures`: the card's own first. `fields`: what ran, after the cascade. `provenance` may hold `version` (the
-    experiment's) and `texts` (field → {name, sha256}). `tests`: the wikilink to the claim that the block tests. With an `error` the last good result on the page stays.
+    experiment's) and `texts` (field → {name, sha256}). `tests`: the wikilink to the claim that the block tests. With an
+    `error` the last good result on the page stays.
     """
 
     id: str
