@@ -148,15 +148,18 @@ def promoted(
     wide = torch.promote_types(model.dtype, torch.float32)
     v = parts.mlp(model, layer).W_out[keys].to(wide) * sign.to(model.device)[:, None]
     W_U = parts.unembedding(model, wide).W_U
-    found: list[Promoted] = []
     step = max(1, LOGITS // W_U.shape[1])
-    for some, targets in zip(
-        torch.split(readout(model, v), step), torch.split(asked.to(model.device), step), strict=True
-    ):
-        progress(len(found) * step, len(v))
-        logits = some @ W_U
-        high, low, mean = logits.max(-1), logits.min(-1), logits.mean(-1)
-        own = logits.gather(1, targets)
-        rank = torch.stack([(logits > own[:, [one]]).sum(-1) for one in range(own.shape[1])], dim=1)
-        found.append(Promoted(high.indices, low.indices, high.values - mean, rank))
-    return Promoted(*(torch.cat(values).cpu() for values in zip(*found, strict=True)))
+    # written in place: small results kept between large passing ones would leave the memory in pieces
+    logits = v.new_empty(min(step, len(v)), W_U.shape[1])
+    first, last = asked.new_empty(2, len(v), device=v.device)
+    push, rank = v.new_empty(len(v)), torch.empty_like(asked, device=v.device)
+    for start in range(0, len(v), step):
+        progress(start, len(v))
+        some = slice(start, start + step)
+        rows = torch.mm(readout(model, v[some]), W_U, out=logits[: len(v[some])])
+        high, low = rows.max(-1), rows.min(-1)
+        first[some], last[some], push[some] = high.indices, low.indices, high.values - rows.mean(-1)
+        own = rows.gather(1, asked[some].to(v.device))
+        for one in range(own.shape[1]):
+            rank[some, one] = (rows > own[:, [one]]).sum(-1)
+    return Promoted(first.cpu(), last.cpu(), push.cpu(), rank.cpu())
