@@ -205,12 +205,12 @@ def draw_triggers(
         left.axvline(null_peak, color=GREY, linestyle="--", linewidth=1.2, label="normal law")
         log_axis(left, "x")
         left.set(xlabel="strongest trigger (× the mean)", ylabel="keys")
-        left.legend(loc="upper right")
+        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
         count = np.bincount(np.rint(same * top).astype(int), minlength=top + 1)[1:]
         right.bar(np.arange(1, top + 1), count / len(same), width=0.75, color=WAKES)
         right.axvline(null_same * top, color=GREY, linestyle="--", linewidth=1.2, label="random tokens")
         right.set(xlabel=f"of {top} triggers, same token", ylabel="share of keys")
-        right.legend(loc="upper right")
+        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return Drawing(
         figure,
         f"The strongest trigger of {len(peak)} keys is at {np.median(peak):.3g} × the mean strength (median; normal "
