@@ -196,7 +196,8 @@ def test_a_refusal_is_shown_on_its_line_and_not_asked_for_again(bed: Bed) -> Non
     bed.answer = lambda ask, _: Refusal(ask.id, "`number` is 99.", "It goes up to 9.", field="number")
     (outcome,) = bed.render()
     assert outcome.problem == "`number` is 99."
-    assert "line 8 of" in bed.page()
+    assert outcome.line == 8
+    assert "line 3 of its block in [[Note]]" in bed.page()
     assert "[!error]" in bed.page()
     assert good.split("^result")[1].split("^history")[0] in bed.page(), "the last good result stays"
     before = bed.everything()
@@ -207,6 +208,38 @@ def test_a_refusal_is_shown_on_its_line_and_not_asked_for_again(bed: Bed) -> Non
     bed.render()
     assert "[!error]" not in bed.page()
     assert bed.states() == {"two": "fresh"}
+
+
+def test_lines_above_a_block_leave_its_error_as_it_is(bed: Bed) -> None:
+    bed.write("Note.md", NOTE.replace("number: 1", "number: 1\nnumber: 2"))
+    bed.render()
+    page = bed.page()
+    bed.write("Note.md", bed.read("Note.md").replace("A claim.", "A claim.\n\nAnd another line."))
+    (outcome,) = bed.render()
+    assert (outcome.line, outcome.wrote, bed.page()) == (11, False, page)
+
+
+def test_a_block_without_an_id_is_told_once_although_our_embeds_move_it(bed: Bed) -> None:
+    block = NOTE.partition("A claim.")[2]
+    bed.write("Note.md", NOTE + block.replace("double: two", "double: No_Id"))
+    outcomes = bed.render()
+    assert [outcome.item.id for outcome in outcomes] == ["two", None]
+    assert "- line 20: `No_Id` is no id." in bed.read("vaultlab/problems.md")
+
+
+def test_our_own_embed_in_a_note_is_not_its_author_typing(bed: Bed) -> None:
+    path = bed.write("Note.md", NOTE + NOTE.partition("A claim.")[2].replace("double: two", "double: other"))
+    clock = [path.stat().st_mtime + 60]
+
+    def asked(ask: Ask, progress: object) -> Answer:
+        clock[0] = path.stat().st_mtime + 60 * ("![[" not in bed.read("Note.md"))
+        return answer(ask)
+
+    def sleep(seconds: float) -> None:
+        pytest.fail("it waited for itself")
+
+    list(Pipeline(bed.look, asked, now=lambda: clock[0], sleep=sleep).render(Selection()))
+    assert bed.read("Note.md").count("![[") == 2
 
 
 def test_what_the_machine_could_not_do_is_tried_again(bed: Bed) -> None:
@@ -228,6 +261,7 @@ def test_what_the_machine_could_not_do_is_tried_again(bed: Bed) -> None:
         (("twice = 2", "twise = 2"), "twice"),
         (("text: hello", 'text: "[[Nowhere]]"'), "There is no note `Nowhere`"),
         (("text: hello", "text: file:../../etc/passwd"), "No text file is called"),
+        (("text: hello", "text: folder:Nope"), "There is no folder `Nope`"),
         (("number: 1", "number: 1\nnumber: 2"), "number"),
         (("number: 1", "number: !!python/object:os.system 1"), "tag"),
     ],

@@ -1,5 +1,7 @@
 """The words you type: all of them in one place, and what becomes of their errors."""
 
+import contextlib
+import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -10,6 +12,7 @@ from vaultlab import __version__, terminal
 from vaultlab.commands import bench, models, vault
 from vaultlab.commands.words import MACHINE, USE
 from vaultlab.errors import NoteError, VaultlabError
+from vaultlab.process import logs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +32,7 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """The entry point: every error that has a sentence ends as that sentence and its exit code."""
+    _keep_log()
     try:
         app()
     except NoteError as error:
@@ -37,6 +41,15 @@ def main() -> None:
     except VaultlabError as error:
         terminal.fail(error)
         sys.exit(MACHINE)
+
+
+def _keep_log() -> None:
+    """A fault's traceback goes to a file: the author gets a sentence."""
+    with contextlib.suppress(OSError):
+        logs().mkdir(parents=True, exist_ok=True)
+    logging.raiseExceptions = False
+    handler = logging.FileHandler(logs() / "vaultlab.log", encoding="utf-8", delay=True)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
 
 
 @app.callback(invoke_without_command=True)

@@ -54,7 +54,8 @@ class Selection:
 class Outcome:
     """What became of a block: the answer, if a worker was asked, and what was written.
 
-    `problem` is a sentence, `machine` whether it is the machine's owner, not the author, who can mend it.
+    `problem` is a sentence, `line` the note's line that it is about, `machine` whether it is the machine's owner, not
+    the author, who can mend it.
     """
 
     item: Item
@@ -62,6 +63,7 @@ class Outcome:
     judgements: tuple[Judgement, ...] = ()
     problem: str = ""
     hint: str = ""
+    line: int | None = None
     machine: bool = False
     wrote: bool = False
     seconds: float = 0.0
@@ -73,7 +75,10 @@ class Outcome:
 
 @dataclass
 class Pipeline:
-    """One rendering of one vault. `ask` is the way to a worker; `now` and `sleep` are the clock."""
+    """One rendering of one vault. `ask` is the way to a worker; `now` and `sleep` are the clock.
+
+    `left`: notes as this rendering has left them, path → hash: a note that nobody else has written is not being typed.
+    """
 
     look: Look
     ask: AskWorker
@@ -82,6 +87,7 @@ class Pipeline:
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     tried: set[tuple[str, str, str]] = field(default_factory=set)
+    left: dict[Path, str] = field(default_factory=dict)
 
     def render(self, selection: Selection) -> Iterator[Outcome]:
         """Run what the selection wants, one block after another; what was edited meanwhile is looked at again."""
@@ -93,12 +99,12 @@ class Pipeline:
                 yield from self._debts(survey)
                 return
             for item in todo:
-                self.tried.add((item.name, item.lab_ask, item.card))
+                self.tried.add((item.id or item.path, item.lab_ask, item.card))
                 yield self._guarded(survey, item, selection)
             survey = self.look()
 
     def _untried(self, item: Item) -> bool:
-        return (item.name, item.lab_ask, item.card) not in self.tried
+        return (item.id or item.path, item.lab_ask, item.card) not in self.tried
 
     def _guarded(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
         started = self.now()
@@ -106,18 +112,17 @@ class Pipeline:
             outcome = self._block(survey, item, selection)
         except VaultlabError as error:
             outcome = Outcome(item, problem=error.message, hint=error.hint, machine=isinstance(error, RunError))
-        except Exception as error:  # one of the two broad ones: a note of one author never stops another's
+        except Exception as error:  # one of the two broad ones: one author's note never stops another's
             logger.exception("%s of %s", item.name, item.path)
-            outcome = Outcome(item, problem=f"vaultlab itself failed here: {error!r}.", machine=True)
+            said = f"vaultlab itself failed at this block ({type(error).__name__}): a fault of ours, not of your note."
+            outcome = Outcome(item, problem=said, hint="`vaultlab doctor` says where the log is.", machine=True)
         return replace(outcome, seconds=self.now() - started)
 
     def _block(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
         if item.state == "error":
             first = item.problems[0]
-            wrote = item.speaks and self._write_error(
-                survey, item, PageError(first.message, first.hint, first.line), item.lab_ask
-            )
-            return Outcome(item, problem=first.message, hint=first.hint, wrote=wrote)
+            wrote = item.speaks and self._write_error(survey, item, first, item.lab_ask)
+            return Outcome(item, problem=first.message, hint=first.hint, line=first.line, wrote=wrote)
         assert item.ask is not None
         ask = replace(item.ask, force=selection.force)
         answer = self.ask(ask, lambda progress: self.progress(item, progress))
@@ -131,8 +136,8 @@ class Pipeline:
         if not (isinstance(answer, Failure) and answer.kind == "cancelled"):
             # What may go well the next time keeps the ask of the last good result, so that it is tried again.
             asked = item.lab_ask if final else (item.stored.ask if item.stored else "untried")
-            wrote = self._write_error(survey, item, PageError(answer.message, answer.hint, line), asked)
-        return Outcome(item, answer, problem=answer.message, hint=answer.hint, machine=machine, wrote=wrote)
+            wrote = self._write_error(survey, item, Problem(line, answer.message, answer.hint), asked)
+        return Outcome(item, answer, (), answer.message, answer.hint, line, machine, wrote)
 
     # -- results ---------------------------------------------------------------------------------------------
 
@@ -141,10 +146,9 @@ class Pipeline:
         try:
             judgements = tuple(claims.judge(claims.parse(one), result, item.known) for one in item.block.expect)
         except NoteError as error:
-            wrote = self._write_error(
-                survey, item, PageError(error.message, error.hint, item.block.start), item.lab_ask
-            )
-            return Outcome(item, result, problem=error.message, hint=error.hint, wrote=wrote)
+            line = item.block.start
+            wrote = self._write_error(survey, item, Problem(line, error.message, error.hint), item.lab_ask)
+            return Outcome(item, result, problem=error.message, hint=error.hint, line=line, wrote=wrote)
         folder = survey.root / survey.config.folder
         journal = Journal(survey.root)
         here = self._still_there(survey, item)
@@ -154,7 +158,9 @@ class Pipeline:
         if (new or by_hand) and item.block.embed != "none":
             journal.owe(item.id or "", here)
         shown = self._figures(survey, item, result, keep=new)
-        self.tried.add((item.name, ask_hash(item, lock), item.card))  # its models' hashes may only be known now
+        self.tried.add(
+            (item.id or item.path, ask_hash(item, lock), item.card)
+        )  # its models' hashes may only be known now
         written = Page(
             id=item.id or "",
             title=item.title,
@@ -240,8 +246,10 @@ class Pipeline:
 
     # -- result notes ----------------------------------------------------------------------------------------
 
-    def _write_error(self, survey: Survey, item: Item, error: PageError, asked: str) -> bool:
+    def _write_error(self, survey: Survey, item: Item, problem: Problem, asked: str) -> bool:
         """The error above the last good result, which stays; a first error creates the note."""
+        # Counted within the block: lines that come and go above it leave the result note as it is.
+        error = PageError(problem.message, problem.hint, problem.line - item.block.start + 1)
         folder = survey.root / survey.config.folder
         path = folder / f"{item.id}.md"
         if files.look_again(path) is None and item.block.embed != "none":
@@ -305,19 +313,20 @@ class Pipeline:
             return False
         note = files.inside(survey.root, path)
         for attempt in range(TRIES):
-            self._wait_for_quiet(note)
-            read = files.read(note)
+            read = self._read_when_quiet(note)
             block = self._find(read.text, path, id, survey)
             edit = splice.splice(read.text, block, id, survey.config.folder) if block else None
             if edit is None:
                 journal.paid(id)
                 return False
+            new = splice.apply(read.text, edit).encode()
             try:
-                files.swap(note, read.sha256, splice.apply(read.text, edit).encode(), journal.intent)
+                files.swap(note, read.sha256, new, journal.intent)
             except VaultError:
                 if attempt == TRIES - 1:
                     raise
                 continue
+            self.left[note] = hashlib.sha256(new).hexdigest()
             journal.paid(id)
             return True
         return False
@@ -339,11 +348,14 @@ class Pipeline:
                 return alike[0] if len(alike) == 1 else next((b for b in alike if b.start == item.block.start), None)
         return None
 
-    def _wait_for_quiet(self, note: Path) -> None:
-        if not files.quiet(note, QUIET_S, self.now()):
-            self.waiting(note)
-            while not files.quiet(note, QUIET_S, self.now()):
-                self.sleep(0.2)
+    def _read_when_quiet(self, note: Path) -> files.Read:
+        read = files.read(note)
+        if read.sha256 == self.left.get(note) or files.quiet(note, QUIET_S, self.now()):
+            return read
+        self.waiting(note)
+        while not files.quiet(note, QUIET_S, self.now()):
+            self.sleep(0.2)
+        return files.read(note)
 
     # -- problems of notes -----------------------------------------------------------------------------------
 

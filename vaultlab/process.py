@@ -29,6 +29,11 @@ _KILLED = {
 }
 
 
+def logs() -> Path:
+    """The folder of the logs: a worker's, and `vaultlab.log` for what went wrong on this side."""
+    return places.state_dir() / "logs"
+
+
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a process ended: `cause` in words, `said` the last line of its stderr."""
@@ -48,7 +53,7 @@ class Process:
         self._fault = ""
         self._deliver = deliver
         self._outbox: queue.Queue[bytes | None] = queue.Queue()
-        self._log = places.state_dir() / "logs" / "worker.log"
+        self._log = logs() / "worker.log"
         # Passive: OpenMP threads that spin while another program computes slow both down a hundredfold.
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         with _appending(self._log) as log:

@@ -68,7 +68,7 @@ def outcome_line(outcome: Outcome) -> None:
     line = Text.assemble((f"{mark} {item.name}", style), f"  {word}{cached}  {outcome.seconds:.1f} s  {item.path}")
     out.print(line)
     if outcome.problem:
-        place = f"line {item.problems[0].line}: " if item.problems else ""
+        place = f"line {outcome.line}: " if outcome.line else ""
         out.print(Text(f"    {place}{outcome.problem}"))
         if outcome.hint:
             out.print(Text(f"    {outcome.hint}", style="dim"))

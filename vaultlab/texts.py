@@ -4,7 +4,7 @@ import hashlib
 import pydoc_data.topics
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vaultlab import trust
 from vaultlab.errors import NoteError, VaultlabError
@@ -84,8 +84,14 @@ class Texts:
         if self.scan is None:
             raise NoteError("This reference needs a vault.", "Give the text itself, or `python-help`.")
         found = False
+        folder = folder.strip("/")
+        folders = {str(above) for path in self.scan.paths for above in PurePosixPath(path).parents} - {"."}
+        if folder and folder not in folders:
+            near = passage.nearest(folder, sorted(folders))
+            mend = f"Did you mean `folder:{near}`? " if near else ""
+            raise NoteError(f"There is no folder `{folder}` with notes in this vault.", f"{mend}All notes are `vault`.")
         for path in self.scan.paths:
-            if folder and not path.startswith(folder.strip("/") + "/"):
+            if folder and not path.startswith(folder + "/"):
                 continue
             if not trust.listed(path, self.config.search):
                 continue

@@ -236,7 +236,7 @@ def test_an_error_stands_above_the_last_good_result_which_stays() -> None:
     text = write(failed, good)
     body = text[head(text).body_at :]
     assert body.startswith("\n> [!error] Five features fit in two dimensions\n> There is no field `sparsty`.")
-    assert "line 12 of [[Notes/My note|My note]]\n\n^error\n\n> [!success]" in body
+    assert "line 12 of its block in [[Notes/My note|My note]]\n\n^error\n\n> [!success]" in body
     assert body.endswith(good[head(good).body_at :].lstrip("\n"))
     stored = read(text)
     assert stored is not None

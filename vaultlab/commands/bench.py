@@ -13,6 +13,7 @@ from vaultlab.commands.words import FAILS, FINE, MACHINE, USE, Device, Json, kno
 from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.lab import Lab
 from vaultlab.notes import parse
+from vaultlab.process import logs
 from vaultlab.result import Ask, Failure, Refusal, encode
 from vaultlab.texts import Texts
 from vaultlab.vault import config as configuration
@@ -102,6 +103,7 @@ def doctor(as_json: Json = False) -> None:
             found = lab.doctor()
         except RunError as error:
             found = [{"what": "worker", "ok": False, "detail": error.message, "mend": error.hint}]
+    found.append({"what": "logs", "ok": True, "detail": str(logs()), "mend": ""})
     if as_json:
         terminal.dump(found)
     else:

@@ -261,7 +261,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "id": item.id,
         "note": item.path,
-        "line": item.block.start,
+        "line": outcome.line or item.block.start,
         "was": item.state,
         "verdict": outcome.verdict,
         "claims": outcome.judgements,

@@ -17,7 +17,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class PageError:
-    """Why the last run gave nothing; `line` is the line of the author's note."""
+    """Why the last run gave nothing; `line` is the line of the block, whose fence is line 1."""
 
     message: str
     hint: str = ""

@@ -103,6 +103,9 @@ class _Reader:
         mark = broken.problem_mark or broken.context_mark
         line = self.first_line + (mark.line if mark else 0)
         said = f"{broken.context}: {broken.problem}"
+        if "mapping values" in said and mark and self.text.split("\n")[mark.line][: mark.column].count(":") == 0:
+            hint = "Take the spaces at its beginning away; or, if it belongs to the text above, put that under a `|`."
+            return NoteError("This line is indented, so YAML reads it as part of the line above.", hint, line=line)
         for words, message, hint in _BROKEN:
             if words in said:
                 return NoteError(message, hint, line=line)
@@ -134,7 +137,8 @@ class _Reader:
             raise self.error(event, f"`&{event.anchor}` is a YAML anchor, which a block cannot have.", _QUOTE)
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise self.error(event, f"`{tag}` is a YAML tag, which a block cannot have.", _QUOTE)
+            short = str(tag).replace("tag:yaml.org,2002:", "!!")
+            raise self.error(event, f"`{short}` is a YAML tag, which a block cannot have.", _QUOTE)
 
     def alias(self, event: AliasEvent) -> Node:
         if self.strict:
@@ -176,12 +180,7 @@ class _Reader:
             if isinstance(key.value, dict | list) or not key.raw:
                 raise self.error(inner, "A key has to be a word.", _QUOTE)
             if key.raw in entries:
-                first = entries[key.raw][0].line
-                raise self.error(
-                    inner,
-                    f"`{key.raw}` stands here a second time; the first is on line {first}.",
-                    "Keep one of the two.",
-                )
+                raise self.error(inner, f"`{key.raw}` stands here a second time.", "Keep one of the two lines.")
             value = self.node(next(self.events), depth + 1)
             # The parser finds nothing only on the next line.
             entries[key.raw] = key, replace(value, line=key.line) if value.plain and not value.raw else value
