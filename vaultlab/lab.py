@@ -96,6 +96,10 @@ class Lab:
                 if call.ask is not None and call.ask.id == id:
                     self._stop(call)
 
+    def deaths(self, ask: Ask) -> int:
+        """How often this Ask has taken the worker down."""
+        return self._deaths[_fingerprint(replace(ask, device=ask.device or self.device))]
+
     def plan(self, ask: Ask) -> Plan:
         """What a run would be, without running it; answered while another run computes. RunError without a worker."""
         ask = replace(ask, device=ask.device or self.device)

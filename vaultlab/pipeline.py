@@ -5,6 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from vaultlab.notes import page, parse, splice
 from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown
 from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Refusal, Result, Verdict
-from vaultlab.survey import Item, Look, Survey, ask_hash, models_of
+from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, models_of
 from vaultlab.vault import config as configuration
 from vaultlab.vault import files
 from vaultlab.vault.config import Locked
@@ -77,6 +78,8 @@ class Outcome:
 class Pipeline:
     """One rendering of one vault. `ask` is the way to a worker; `now` and `sleep` are the clock.
 
+    `patient`: whether it waits for a note that is being typed; else the embed stays a debt, for `debts` to pay.
+    `alone` stands around everything that is written.
     `left`: notes as this rendering has left them, path → hash: a note that nobody else has written is not being typed.
     """
 
@@ -86,6 +89,8 @@ class Pipeline:
     waiting: Callable[[Path], None] = lambda path: None
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    patient: bool = True
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
     tried: set[tuple[str, str, str]] = field(default_factory=set)
     left: dict[Path, str] = field(default_factory=dict)
 
@@ -93,20 +98,21 @@ class Pipeline:
         """Run what the selection wants, one block after another; what was edited meanwhile is looked at again."""
         survey = self.look()
         while True:
-            self._problems(survey)
+            self.problems(survey)
             todo = [item for item in survey.items if selection.wants(item) and self._untried(item)]
             if not todo:
-                yield from self._debts(survey)
+                yield from self.debts(survey)
                 return
             for item in todo:
                 self.tried.add((item.id or item.path, item.lab_ask, item.card))
-                yield self._guarded(survey, item, selection)
+                yield self.one(survey, item, selection)
             survey = self.look()
 
     def _untried(self, item: Item) -> bool:
         return (item.id or item.path, item.lab_ask, item.card) not in self.tried
 
-    def _guarded(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
+    def one(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
+        """Run this block of the survey and write what came out. What goes wrong is said in the outcome."""
         started = self.now()
         try:
             outcome = self._block(survey, item, selection)
@@ -121,21 +127,29 @@ class Pipeline:
     def _block(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
         if item.state == "error":
             first = item.problems[0]
-            wrote = item.speaks and self._write_error(survey, item, first, item.lab_ask)
+            with self.alone():
+                wrote = item.speaks and self._write_error(survey, item, first, item.lab_ask)
             return Outcome(item, problem=first.message, hint=first.hint, line=first.line, wrote=wrote)
         assert item.ask is not None
         ask = replace(item.ask, force=selection.force)
         answer = self.ask(ask, lambda progress: self.progress(item, progress))
+        with self.alone():
+            # What the result note says may have changed meanwhile: a verdict was accepted, another run was quicker.
+            standing = files.look_again(survey.root / survey.config.folder / f"{item.id}.md")
+            stored = page.read(standing.decode("utf-8", "replace")) if standing is not None else None
+            return self._answered(survey, replace(item, stored=stored), answer, by_hand=selection.id is not None)
+
+    def _answered(self, survey: Survey, item: Item, answer: Answer, *, by_hand: bool) -> Outcome:
         if isinstance(answer, Result):
-            return self._result(survey, item, answer, by_hand=selection.id is not None)
+            return self._result(survey, item, answer, by_hand=by_hand)
         line = item.block.start
         if isinstance(answer, Refusal) and answer.field:
             line = item.block.lines_of.get(answer.field, item.block.lines_of.get(f"sweep.{answer.field}", line))
         final = isinstance(answer, Refusal) or answer.kind == "deterministic"
         wrote, machine = False, isinstance(answer, Failure) and answer.kind == "environment"
         if not (isinstance(answer, Failure) and answer.kind == "cancelled"):
-            # What may go well the next time keeps the ask of the last good result, so that it is tried again.
-            asked = item.lab_ask if final else (item.stored.ask if item.stored else "untried")
+            # What may go well the next time leaves no ask that could be found unchanged: it is tried again.
+            asked = item.lab_ask if final else UNTRIED
             wrote = self._write_error(survey, item, Problem(line, answer.message, answer.hint), asked)
         return Outcome(item, answer, (), answer.message, answer.hint, line, machine, wrote)
 
@@ -291,20 +305,24 @@ class Pipeline:
 
     # -- the author's note -----------------------------------------------------------------------------------
 
-    def _debts(self, survey: Survey) -> Iterator[Outcome]:
+    def debts(self, survey: Survey) -> Iterator[Outcome]:
         """Embeds that a crash has left owing."""
         for id, path in Journal(survey.root).owed().items():
             item = next((one for one in survey.items if one.id == id), None)
+            if item is None and not self._settled(survey, path):
+                continue
             if item is None or not (survey.root / survey.config.folder / f"{id}.md").exists():
                 Journal(survey.root).paid(id)
                 continue
             try:
-                if self._embed(survey, id, item.path):
-                    yield Outcome(item, wrote=True)
+                with self.alone():
+                    wrote = self._embed(survey, id, item.path)
             except VaultlabError as error:
-                yield Outcome(
-                    item, problem=f"The embed could not be put into `{path}`: {error.message}", hint=error.hint
-                )
+                said = f"The embed could not be put into `{path}`: {error.message}"
+                yield Outcome(item, problem=said, hint=error.hint)
+                continue
+            if wrote:
+                yield Outcome(item, wrote=True)
 
     def _embed(self, survey: Survey, id: str, path: str) -> bool:
         """Pay the debt of an embed: one line under the block, if the note does not show the result already."""
@@ -314,7 +332,11 @@ class Pipeline:
         note = files.inside(survey.root, path)
         for attempt in range(TRIES):
             read = self._read_when_quiet(note)
+            if read is None:
+                return False
             block = self._find(read.text, path, id, survey)
+            if block is None and parse.parse(read.text).problems:
+                return False  # a fence that is being typed hides it
             edit = splice.splice(read.text, block, id, survey.config.folder) if block else None
             if edit is None:
                 journal.paid(id)
@@ -332,26 +354,35 @@ class Pipeline:
         return False
 
     def _find(self, text: str, path: str, id: str, survey: Survey) -> parse.Block | None:
-        """The block with this id in the note as it now is; an id that is not written is known by the block's place."""
+        """The block with this id in the note as it now is; an id that is not written is known by the block's place
+        among those of its note that ask the same."""
         blocks = parse.parse(text).blocks
         written = [block for block in blocks if block.id == id]
         if written:
             return written[0]
-        for item in survey.items:
-            if item.id == id and item.path == path:
-                alike = [
-                    block
-                    for block in blocks
-                    if block.id is None
-                    and (block.experiment, block.fields) == (item.block.experiment, item.block.fields)
-                ]
-                return alike[0] if len(alike) == 1 else next((b for b in alike if b.start == item.block.start), None)
-        return None
+        item = next((item for item in survey.items if (item.id, item.path) == (id, path)), None)
+        if item is None:
+            return None
+        before, now = (
+            [one for one in those if one.id is None and _asks(one) == _asks(item.block)]
+            for those in (item.note.blocks, blocks)
+        )
+        if len(before) == len(now) and item.block in before:
+            return now[before.index(item.block)]
+        return next((one for one in now if one.start == item.block.start), None)
 
-    def _read_when_quiet(self, note: Path) -> files.Read:
+    def _settled(self, survey: Survey, path: str) -> bool:
+        """Whether a block that is not in this note is gone for good: nobody is at the note, and all of it was read."""
+        note = survey.root / path
+        return path not in survey.problems and (not note.exists() or files.quiet(note, QUIET_S, self.now()))
+
+    def _read_when_quiet(self, note: Path) -> files.Read | None:
+        """The note, once nobody is writing it; None if that is not now and this pipeline has no patience."""
         read = files.read(note)
         if read.sha256 == self.left.get(note) or files.quiet(note, QUIET_S, self.now()):
             return read
+        if not self.patient:
+            return None
         self.waiting(note)
         while not files.quiet(note, QUIET_S, self.now()):
             self.sleep(0.2)
@@ -359,15 +390,20 @@ class Pipeline:
 
     # -- problems of notes -----------------------------------------------------------------------------------
 
-    def _problems(self, survey: Survey) -> None:
+    def problems(self, survey: Survey) -> None:
         """`problems.md`: what no result note can say."""
         said: dict[str, list[Problem]] = {path: list(found) for path, found in survey.problems.items()}
         for item in survey.items:
             if not item.speaks:
                 said.setdefault(item.path, []).extend(item.problems)
         path = survey.root / survey.config.folder / "problems.md"
-        if said:
-            text = page.problems({one: said[one] for one in sorted(said)}, survey.config.templates)
-            files.replace(path, text.encode(), page.is_problems)
-        elif (standing := files.look_again(path)) is not None and page.is_problems(standing):
-            path.unlink()
+        with self.alone():
+            if said:
+                text = page.problems({one: said[one] for one in sorted(said)}, survey.config.templates)
+                files.replace(path, text.encode(), page.is_problems)
+            elif (standing := files.look_again(path)) is not None and page.is_problems(standing):
+                path.unlink()
+
+
+def _asks(block: parse.Block) -> tuple[object, ...]:
+    return block.experiment, block.fields, block.sweep

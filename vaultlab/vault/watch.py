@@ -71,16 +71,16 @@ class Changes:
             self._fresh.add(path)
         self.news.set()
 
-    def take(self) -> set[str]:
-        """The paths to look at now: quiet for PARSE_S. Nothing during a storm."""
+    def take(self) -> list[str]:
+        """The paths to look at now, the last to change last: quiet for PARSE_S. Nothing during a storm."""
         with self._lock:
             now = self._now()
             lately = itertools.takewhile(lambda at: 0 <= now - at < STORM_S, reversed(self._last.values()))
             self._storm = sum(1 for _ in lately) > (STORM_PATHS // 10 if self._storm else STORM_PATHS)
             if self._storm:
-                return set()
-            quiet = {path for path in self._fresh if not 0 <= now - self._last[path] < PARSE_S}
-            self._fresh -= quiet
+                return []
+            quiet = [path for path, at in self._last.items() if path in self._fresh and not 0 <= now - at < PARSE_S]
+            self._fresh -= set(quiet)
             for path in [path for path, at in self._last.items() if not 0 <= now - at < _KEPT_S]:
                 if path not in self._fresh:
                     del self._last[path]
