@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, RootModel
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
 from vaultlab.notes.splice import Edit as Splice
 
@@ -31,23 +31,12 @@ class Wire(BaseModel):
     )
 
 
-def _in_the_vault(path: str) -> str:
-    """A note's path from the vault's top folder. Whether a link on the way leads out is for the disk to say."""
-    parts = path.split("/")
-    if any(part.startswith(".") or part != part.strip() or not part for part in parts):
-        raise ValueError("no path of a note in the vault")
-    return path
-
-
-NotePath = Annotated[
-    str,
-    # \Z, no backslash, no colon: neither another separator nor a drive, on any system
-    Field(min_length=4, max_length=1000, pattern=r"^[^\\:\x00-\x1f\x7f]+\.md$"),
-    AfterValidator(_in_the_vault),
-]
+_START, _REST = r"[^./\\\x00-\x1f\x7f]", r"[^/\\\x00-\x1f\x7f]"
+# Never absolute, no `..`, nothing hidden, no other system's separator. Whether a link leads out of the vault is for
+# for the disk to say.
+NotePath = Annotated[str, Field(max_length=1000, pattern=rf"^({_START}{_REST}*/)*{_START}{_REST}*\.md$")]
 BlockId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-FigureName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Mark = Annotated[str, Field(pattern=r"^[0-9a-f]{16}\.(0|[1-9][0-9]{0,14})$")]
@@ -246,7 +235,7 @@ class Artifact(Wire):
 
 
 class OpenApi(RootModel[dict[str, JsonValue]]):
-    """An OpenAPI 3.1 document."""
+    """An OpenAPI 3.1 document: this one."""
 
 
 @dataclass(frozen=True)
@@ -292,8 +281,20 @@ ENDPOINTS = (
     Endpoint("GET", "/v1/runs/{run}/artifacts/{name}", "artifact", "A figure of a run.", Artifact),
     Endpoint("GET", "/v1/openapi.json", "openapi", "This document.", OpenApi),
 )
-PARAMS: Mapping[str, Any] = {"run": RunId, "edit": RunId, "name": FigureName}
+PARAMS = {
+    "run": re.compile("[A-Za-z0-9_-]{1,64}"),
+    "edit": re.compile("[A-Za-z0-9_-]{1,64}"),
+    "name": re.compile("[a-z0-9][a-z0-9_-]{0,63}"),
+}
 """What stands in a path: name → what it must look like."""
+HEADERS = {
+    "protocol": "X-Vaultlab-Protocol",
+    "device": "X-Vaultlab-Device",
+    "time": "X-Vaultlab-Time",
+    "nonce": "X-Vaultlab-Nonce",
+    "mac": "X-Vaultlab-Mac",
+}
+"""What a request is signed with; an answer has the last one only."""
 
 
 def as_edit(id: str, path: str, text: str, base_sha256: str, splice: Splice) -> Edit:
