@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from vaultlab.errors import RunError
@@ -25,6 +26,19 @@ def user(path: Path, deed: str, number: int = 0) -> "subprocess.Popen[str]":
 
 def order(block: str, ask: str = "", text: str = "") -> Order:
     return Order("v", block, "n.md", Ask(block, "toy", {"text": text}), ask or f"ask of {block}", Priority.RECENT)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def wanted(block: str, ask: str = "", key: str = "", at: Priority = Priority.RECENT, *, force: bool = False) -> Order:
+    one = order(block, ask)
+    return replace(one, key=key, priority=at, ask=replace(one.ask, force=force))
 
 
 def said(*words: object) -> None:

@@ -20,10 +20,8 @@ from vaultlab.result import Ask, decode, encode
 State = Literal["queued", "running", "done", "failed", "cancelled", "superseded", "quarantined"]
 Ended = Literal["done", "failed", "cancelled"]
 
-CRASHES = 2
-"""So many deaths of the worker on one ask put it in quarantine."""
-KEPT = 1000
-"""So many jobs that have ended are remembered."""
+CRASHES = 2  # deaths of the worker on one ask, until it is in quarantine
+KEPT = 1000  # jobs that have ended
 
 
 class Priority(IntEnum):
@@ -80,7 +78,6 @@ class Job:
 
     @property
     def live(self) -> bool:
-        """Whether it is still to run, or running."""
         return self.state in ("queued", "running")
 
 
@@ -158,18 +155,14 @@ class Jobs:
             return cast(Job, self.last(order.vault, order.block))
 
     def take(self, holder: str, lease_s: float) -> Job | None:
-        """The next job, now running and leased to `holder`; None if there is none that may run.
-
-        What somebody is computing is not computed beside it: a job of the same key or ask waits for it to end.
-        """
+        """The next job, leased to `holder`; None if there is none. One of a key or ask that is held waits for that."""
         with self._ledger.changing() as db:
             job = self._one(f"WHERE state = 'queued' AND NOT EXISTS ({_TWIN}) ORDER BY priority, turn LIMIT 1")
-            if job is None:
-                return None
-            now = self._clock()
-            taken = "state = 'running', holder = ?, leased = ?, lease_s = ?, began_at = ?, runs = runs + 1"
-            db.execute(f"UPDATE jobs SET {taken} WHERE id = ?", (holder, now, lease_s, now, job.id))
-            return self.get(job.id)
+            if job is not None:
+                now = self._clock()
+                taken = "state = 'running', holder = ?, leased = ?, lease_s = ?, began_at = ?, runs = runs + 1"
+                db.execute(f"UPDATE jobs SET {taken} WHERE id = ?", (holder, now, lease_s, now, job.id))
+            return job and self.get(job.id)
 
     def ask(self, job: Job) -> Ask:
         """What a live job asks; RunError if it has ended or cannot be read any more."""
@@ -178,8 +171,8 @@ class Jobs:
             ask, forced = rows[0] if rows else ("", 0)
             return replace(cast(Ask, decode(Ask, json.loads(ask))), force=bool(forced))
         except ValueError:
-            message = f"What `{job.block}` asked is no longer in the queue."
-            raise RunError(message, "Save its note, or run the block by hand: it is queued anew.") from None
+            hint = "Save its note, or run the block by hand: it is queued anew."
+            raise RunError(f"What `{job.block}` asked is no longer in the queue.", hint) from None
 
     def renew(self, job: Job) -> bool:
         """Hold it for another lease. False: it was cancelled, superseded or given back, so stop computing it.
@@ -194,16 +187,14 @@ class Jobs:
         """End it and let go of it. False: it had ended already, or has been taken anew since, and stays what it is."""
         with self._ledger.changing() as db:
             now = self._released(db, job)
-            if now is not None:
-                self._end(db, state, detail, "id = ?", now.id)
             if now is not None and state == "done":
                 db.execute("DELETE FROM crashes WHERE lab_ask = ?", (now.lab_ask,))
-            return now is not None
+            return now is not None and bool(self._end(db, state, detail, "id = ?", now.id))
 
     def crashed(self, job: Job, report: str) -> Job | None:
-        """The worker died of it: back to its place, or into quarantine with the report, and all of the same ask too.
+        """The worker died of it: back to its place, or, with all of this ask, into quarantine with the report.
 
-        None if it had ended already, or has been taken anew since: then this death is not counted.
+        None, and not counted, if it had ended already or has been taken anew since.
         """
         with self._ledger.changing() as db:
             now = self._released(db, job)
@@ -239,10 +230,8 @@ class Jobs:
         """
         with self._ledger.changing() as db:
             now = self._released(db, job)
-            if now is not None:
-                last = f"UPDATE jobs SET state = 'queued', priority = ?, turn = {_NEXT} WHERE id = ?"
-                db.execute(last, (now.priority if priority is None else priority, job.id))
-            return now is not None
+            last = f"UPDATE jobs SET state = 'queued', priority = coalesce(?, priority), turn = {_NEXT} WHERE id = ?"
+            return now is not None and bool(db.execute(last, (priority, job.id)).rowcount)
 
     def recover(self, holder_alive: Callable[[str], bool]) -> list[Job]:
         """Give back what the dead held, and the living beyond their lease: to its place, or to rest if it had ended."""
@@ -254,8 +243,8 @@ class Jobs:
         with self._ledger.changing() as db:
             back = "state = CASE state WHEN 'running' THEN 'queued' ELSE state END"
             free = f"UPDATE jobs SET holder = NULL, {back} WHERE id = ? AND leased = ? AND holder IS NOT NULL"
-            given = [id for id, leased in lost if db.execute(free, (id, leased)).rowcount]
-            return [job for job in map(self.get, given) if job is not None and job.live]
+            given = [self.get(id) for id, leased in lost if db.execute(free, (id, leased)).rowcount]
+            return [job for job in given if job is not None and job.live]
 
     def get(self, id: int) -> Job | None:
         """The job of this number, unless it ended so long ago that it is forgotten."""
