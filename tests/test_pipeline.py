@@ -210,6 +210,19 @@ def test_a_refusal_is_shown_on_its_line_and_not_asked_for_again(bed: Bed) -> Non
     assert bed.states() == {"two": "fresh"}
 
 
+def test_a_refusal_is_asked_for_again_once_the_owner_has_changed_the_limits(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.answer = lambda ask, _: Refusal(ask.id, "It would take about 9 GB.", "The owner sets the limit.")
+    bed.render()
+    assert bed.states() == {"two": "failed"}
+    bed.answer = answer
+    assert bed.render() == []
+    bed.owner.mkdir(parents=True, exist_ok=True)
+    (bed.owner / "config.toml").write_text("[limits]\ntime_s = 7200\n")
+    (outcome,) = bed.render()
+    assert outcome.verdict == "supported"
+
+
 def test_lines_above_a_block_leave_its_error_as_it_is(bed: Bed) -> None:
     bed.write("Note.md", NOTE.replace("number: 1", "number: 1\nnumber: 2"))
     bed.render()
@@ -225,6 +238,18 @@ def test_a_block_without_an_id_is_told_once_although_our_embeds_move_it(bed: Bed
     outcomes = bed.render()
     assert [outcome.item.id for outcome in outcomes] == ["two", None]
     assert "- line 20: `No_Id` is no id." in bed.read("vaultlab/problems.md")
+
+
+def test_blocks_without_an_id_that_ask_the_same_get_an_embed_each(bed: Bed) -> None:
+    block = NOTE.partition("A claim.")[2].replace("double: two", "experiment: double\ntitle: Twins")
+    bed.write("Note.md", NOTE + block + block)
+    assert [outcome.wrote for outcome in bed.render()] == [True] * 3
+    embeds = [line for line in bed.read("Note.md").splitlines() if line.startswith("![[")]
+    assert embeds[:2] == ["![[vaultlab/two#^result]]", "![[vaultlab/twins-double#^result]]"]
+    assert len(embeds) == 3
+    before = bed.everything()
+    assert bed.render() == []
+    assert bed.everything() == before
 
 
 def test_our_own_embed_in_a_note_is_not_its_author_typing(bed: Bed) -> None:
@@ -252,6 +277,19 @@ def test_what_the_machine_could_not_do_is_tried_again(bed: Bed) -> None:
     assert outcome.verdict == "supported"
     assert "[!error]" not in bed.page()
     assert bed.read("Note.md").count("![[") == 1
+
+
+def test_a_good_result_that_could_not_be_run_anew_is_tried_again_too(bed: Bed) -> None:
+    bed.write("Note.md", NOTE)
+    bed.render()
+    bed.write("Note.md", bed.read("Note.md").replace("double: two", "double: two\ntitle: Another"))
+    bed.answer = lambda ask, _: Failure(ask.id, "environment", "The model is not here.", "Pull it.")
+    bed.render()
+    assert bed.states() == {"two": "stale"}
+    bed.answer = answer
+    bed.render()
+    assert bed.states() == {"two": "fresh"}
+    assert "[!error]" not in bed.page()
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def check(claim: Claim, known: Known) -> None:
     """NoteError where the claim names a metric that the experiment has not. Works before anything has run."""
     if claim.metric in known:
         return
-    near = difflib.get_close_matches(claim.metric, known, 1, 0.5)
+    near = difflib.get_close_matches(claim.metric.lower(), known, 1, 0.5)
     listed = f"The metrics are {', '.join(sorted(known))}."
     mend = f"Did you mean `{near[0]}`? {listed}" if near else listed
     _wrong(claim.text, f"there is no metric called `{claim.metric}`.", mend)

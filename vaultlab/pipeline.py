@@ -15,7 +15,7 @@ from vaultlab.notes import page, parse, splice
 from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown
 from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Refusal, Result, Verdict
-from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, models_of
+from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, failed_ask, models_of
 from vaultlab.vault import config as configuration
 from vaultlab.vault import files
 from vaultlab.vault.config import Locked
@@ -149,7 +149,7 @@ class Pipeline:
         wrote, machine = False, isinstance(answer, Failure) and answer.kind == "environment"
         if not (isinstance(answer, Failure) and answer.kind == "cancelled"):
             # What may go well the next time leaves no ask that could be found unchanged: it is tried again.
-            asked = item.lab_ask if final else UNTRIED
+            asked = failed_ask(item, survey.config.limits) if final else UNTRIED
             wrote = self._write_error(survey, item, Problem(line, answer.message, answer.hint), asked)
         return Outcome(item, answer, (), answer.message, answer.hint, line, machine, wrote)
 
@@ -161,7 +161,8 @@ class Pipeline:
             judgements = tuple(claims.judge(claims.parse(one), result, item.known) for one in item.block.expect)
         except NoteError as error:
             line = item.block.start
-            wrote = self._write_error(survey, item, Problem(line, error.message, error.hint), item.lab_ask)
+            asked = failed_ask(item, survey.config.limits)
+            wrote = self._write_error(survey, item, Problem(line, error.message, error.hint), asked)
             return Outcome(item, result, problem=error.message, hint=error.hint, line=line, wrote=wrote)
         folder = survey.root / survey.config.folder
         journal = Journal(survey.root)

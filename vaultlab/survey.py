@@ -13,7 +13,7 @@ from vaultlab.notes import ids, page, parse, sweep
 from vaultlab.notes.ids import Named
 from vaultlab.notes.note import Block, Note, Problem
 from vaultlab.notes.page import Stored
-from vaultlab.result import Ask, Default, Text
+from vaultlab.result import Ask, Default, Limits, Text
 from vaultlab.texts import COLLECTIONS, Texts
 from vaultlab.vault import config as configuration
 from vaultlab.vault.config import Config, Locked
@@ -23,6 +23,9 @@ State = Literal["error", "missing", "fresh", "reworded", "stale", "failed", "out
 """error: the block cannot run as written. reworded: only claims, title or place changed: judged anew, nothing runs.
 failed: this very ask was refused or failed, and would again. outdated: the experiment has a new version. reread: a
 collection of texts that it reads has changed. The last two run only when asked for."""
+
+UNTRIED = "untried"
+"""The `lab_ask` of a block that the machine could not run: it is no block's ask, so it is tried again."""
 
 
 @dataclass(frozen=True)
@@ -248,9 +251,12 @@ class _Look:
         stored = item.stored
         if stored is None:
             return replace(item, state="missing", why="it has not run yet")
+        if stored.status == "failed":
+            if stored.ask == failed_ask(item, self.config.limits):
+                why = "it cannot run as it is; its result note says why"
+                return replace(item, state="failed", why=why)
+            return replace(item, state="stale", why="its last run came to nothing; it is tried again")
         if stored.ask == item.lab_ask:
-            if stored.status == "failed":
-                return replace(item, state="failed", why="this very block failed, and nothing has changed since")
             gone = [one for one in stored.figures if not self.file(one).exists()]
             if gone:
                 return replace(item, state="reworded", why=f"its figure {gone[0]} is gone")
@@ -287,6 +293,11 @@ def ask_hash(
         {name: lock[name].sha256 for name in models_of(item) if name in lock},
         {**hashes, **(texts or {})},
     )
+
+
+def failed_ask(item: Item, limits: Limits) -> str:
+    """The `lab_ask` of a block that failed as it stands: under other limits of the owner's it may not."""
+    return f"{item.lab_ask}-{hashlib.sha256(repr(limits).encode()).hexdigest()[:8]}"
 
 
 def _reason(item: Item, stored: Stored, lock: Mapping[str, Locked]) -> dict[str, Any]:

@@ -316,6 +316,8 @@ def test_the_owners_templates_come_first_and_are_kept_in_bounds(tmp_path: Path) 
         ("{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}", "more than"),
         ("{{ nothing }}", "does not work"),
         ("{{ title.__class__.__mro__ }}", "does not work"),
+        ("{{ 1 // 0 }}", "does not work"),
+        ("{% for one in range(10**40) %}x{% endfor %}", "does not work"),
         ("{% if %}", "does not work"),
         ("{{ history.append(1) }}", "does not work"),
     ):

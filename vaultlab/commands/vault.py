@@ -60,8 +60,7 @@ def render(
         if dry_run:
             _say_plan(seen, [item for item in seen.items if selection.wants(item)], as_json=as_json)
             return
-        if not as_json:
-            terminal.survey_problems(seen)
+        terminal.survey_problems(seen)
         outcomes = []
         with terminal.progress() as bar:
             for outcome in Pipeline(look, lab.ask, bar.item, terminal.waiting).render(selection):
@@ -75,7 +74,7 @@ def render(
         if not as_json:
             _say_summary(seen, outcomes)
     standing = FAILS if any(item.state == "failed" for item in seen.items) else FINE
-    raise typer.Exit(max(map(_exit_code, outcomes), default=standing))
+    raise typer.Exit(max(standing, *map(_exit_code, outcomes)) if outcomes else standing)
 
 
 def check(
@@ -154,8 +153,8 @@ def why(id: str, vault: VaultOpt = None) -> None:
     for problem in item.problems:
         terminal.say(f"line {problem.line}: {problem.message} {problem.hint}")
     if item.stored is not None:
-        if item.state == "stale":
-            terminal.say(f"changed: {difference(item, item.stored)}")
+        if item.state == "stale" and item.why != (changed := difference(item, item.stored)):
+            terminal.say(f"changed: {changed}")
         terminal.say("it ran with:")
         for name, value in item.stored.ran.items():
             here = _version_here(name)

@@ -26,9 +26,10 @@ def render(name: str, said: Mapping[str, Any], overrides: Path | None = None) ->
             if written > MAX_CHARS:
                 raise RunError(f"The template `{name}` writes more than {MAX_CHARS} characters.", "Shorten it.")
             pieces.append(piece)
-    except TemplateError as error:
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
         where = overrides or _OWN[0]
-        raise RunError(f"The template `{name}` does not work: {error}.", f"Mend it in {where}.") from error
+        said = str(error).rstrip(".") or type(error).__name__
+        raise RunError(f"The template `{name}` does not work: {said}.", f"Mend it in {where}.") from error
     return "".join(pieces).strip("\n") + "\n"
 
 

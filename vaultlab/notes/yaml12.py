@@ -38,7 +38,11 @@ _BROKEN = (
     ),
     ("character '\\t'", "A tab stands where YAML wants spaces.", "Indent with spaces."),
     ("block scalar", "YAML takes a `>` or `|` at the start for the opening of a long text.", _QUOTE),
-    ("flow", "A `[` or `{` in this line has no end of its own.", f"Close it. {_QUOTE}"),
+    (
+        "flow",
+        "A `[` or `{` in this line has no end of its own, or a `:` or `,` in it no space behind it.",
+        f"Write it as in `{{sparsity: [0, 0.9]}}`. {_QUOTE}",
+    ),
     (
         "quoted scalar",
         "A quotation mark in this line has no end of its own.",
