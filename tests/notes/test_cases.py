@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from corpus import Case, cases
 
+from tests.notes.corpus import Case, cases
 from vaultlab.notes.note import Problem
 from vaultlab.notes.parse import from_json, may_have_blocks, parse, to_json
 from vaultlab.notes.splice import apply, splice
