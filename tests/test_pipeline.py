@@ -345,6 +345,7 @@ def test_the_same_name_means_the_same_weights(bed: Bed) -> None:
     bed.answer = lambda ask, p: replace(answer(ask, p), provenance={"models": other})
     (outcome,) = bed.render(id="two", force=True)
     assert "not the model that this vault's results are of" in outcome.problem
+    assert "not the model that this vault's results are of" in bed.page()
     assert "f" * 64 in bed.read(".vaultlab/models.lock")
 
 

@@ -156,14 +156,11 @@ class Pipeline:
     # -- results ---------------------------------------------------------------------------------------------
 
     def _result(self, survey: Survey, item: Item, result: Result, *, by_hand: bool) -> Outcome:
-        lock = self._lock(survey, item, result)
         try:
+            lock = self._lock(survey, item, result)
             judgements = tuple(claims.judge(claims.parse(one), result, item.known) for one in item.block.expect)
-        except NoteError as error:
-            line = item.block.start
-            asked = failed_ask(item, survey.config.limits)
-            wrote = self._write_error(survey, item, Problem(line, error.message, error.hint), asked)
-            return Outcome(item, result, problem=error.message, hint=error.hint, line=line, wrote=wrote)
+        except (NoteError, RunError) as error:
+            return self._unfit(survey, item, result, error)
         folder = survey.root / survey.config.folder
         journal = Journal(survey.root)
         here = self._still_there(survey, item)
@@ -201,6 +198,13 @@ class Pipeline:
         self._drop_figures(folder, item, shown)
         wrote |= self._embed(survey, item.id or "", here)
         return Outcome(item, result, judgements, wrote=wrote)
+
+    def _unfit(self, survey: Survey, item: Item, result: Result, error: NoteError | RunError) -> Outcome:
+        """A result that its claims cannot be judged on, or that is of other weights than the vault's."""
+        machine, line = isinstance(error, RunError), item.block.start
+        asked = UNTRIED if machine else failed_ask(item, survey.config.limits)
+        wrote = self._write_error(survey, item, Problem(line, error.message, error.hint), asked)
+        return Outcome(item, result, (), error.message, error.hint, line, machine, wrote)
 
     def _still_there(self, survey: Survey, item: Item) -> str:
         """Where the block is now: its note may have been renamed while it ran. VaultError if it is gone."""
@@ -335,9 +339,9 @@ class Pipeline:
             read = self._read_when_quiet(note)
             if read is None:
                 return False
+            if parse.parse(read.text).problems:
+                return False  # a fence is being typed: what it hides is not known
             block = self._find(read.text, path, id, survey)
-            if block is None and parse.parse(read.text).problems:
-                return False  # a fence that is being typed hides it
             edit = splice.splice(read.text, block, id, survey.config.folder) if block else None
             if edit is None:
                 journal.paid(id)

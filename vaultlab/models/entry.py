@@ -78,7 +78,7 @@ def read_entry(name: str) -> Entry:
             f"Get it with `vaultlab models pull {name}`. On this machine: {here}.",
         ) from None
     except (ValidationError, OSError) as error:
-        raise corrupt(name, f"its entry cannot be read ({type(error).__name__})") from error
+        raise corrupt(name, "its entry cannot be read") from error
     if entry.converter != CONVERTER:
         raise RunError(
             f"The model `{name}` was converted by another version of vaultlab.",

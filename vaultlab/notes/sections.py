@@ -58,7 +58,7 @@ def context(page: Page, runs: Sequence[str]) -> dict[str, Any]:
 def failed(page: Page, anchor: str) -> dict[str, Any]:
     """What templates/error.md.j2 fills in; `anchor` is the callout's block id."""
     assert page.error is not None
-    where = f"line {page.error.line} of its block in " if page.error.line else ""
+    where = f"line {page.error.line} of its block in " if page.error.line and page.error.line > 1 else ""
     return {
         "title": escape.plain(page.title or page.id),
         "message": escape.sentence(page.error.message),

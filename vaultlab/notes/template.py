@@ -28,8 +28,8 @@ def render(name: str, said: Mapping[str, Any], overrides: Path | None = None) ->
             pieces.append(piece)
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
         where = overrides or _OWN[0]
-        said = str(error).rstrip(".") or type(error).__name__
-        raise RunError(f"The template `{name}` does not work: {said}.", f"Mend it in {where}.") from error
+        why = str(error).rstrip(".") or type(error).__name__
+        raise RunError(f"The template `{name}` does not work: {why}.", f"Mend it in {where}.") from error
     return "".join(pieces).strip("\n") + "\n"
 
 
