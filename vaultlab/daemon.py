@@ -1,0 +1,433 @@
+"""For as long as Obsidian is open: what its author changes is looked at, queued, run and written.
+
+One thread looks and writes what needs no worker (`tick`), another has one block after another run (`work`). Between
+them stands the queue, which outlives both.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from vaultlab.errors import NoteError, VaultError, VaultlabError
+from vaultlab.jobs import Job, Jobs, Order, Priority
+from vaultlab.pipeline import QUIET_S, AskWorker, Outcome, Pipeline, Selection
+from vaultlab.result import Answer, Ask, Failure, Progress
+from vaultlab.survey import Item, Look, Survey
+from vaultlab.vault import files, presence
+from vaultlab.vault.journal import lock
+from vaultlab.vault.presence import Request
+from vaultlab.vault.watch import RUN_S, Changes, Watch
+
+logger = logging.getLogger("vaultlab")
+
+MANY = 50
+"""More new runs than this at once are not begun before somebody has said so."""
+YIELD_S = 10.0
+"""A run that would take longer than this makes way for the note that is being edited."""
+LOOK_S = 600.0
+"""So often the whole vault is looked at though nothing seems to have changed."""
+
+_HOLDER = "daemon"
+_LEASE_S = 60.0
+_RETRY_S = 5.0
+_DEBTS_S = 1.0
+_WRITE_WAIT_S = 60.0
+_BUSY_S, _IDLE_S, _PACE_S = 0.1, 0.5, 0.02
+_SLEPT_S = 5.0
+_BY_NAME = "asked for by hand"
+_BY_RENDER = "asked for by `render`"
+_WANTED = Selection()
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way to a worker: a Lab's `ask` and `cancel`; `deaths` counts how often an Ask has taken the worker down,
+    `stored` says whether all its results are in the store already.
+    """
+
+    ask: AskWorker
+    cancel: Callable[[str], None] = lambda id: None
+    deaths: Callable[[Ask], int] = lambda ask: 0
+    stored: Callable[[Ask], bool] = lambda ask: False
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the daemon is at, as far as it changes by the second; what is queued, the queue says."""
+
+    running: Job | None = None
+    progress: Progress | None = None
+
+
+Tell = Callable[[Outcome | str], None]
+"""Is told what became of each block, and sentences about everything else."""
+
+
+class Daemon:
+    """The daemon of the vault that `look` looks at. `now` is the clock, in seconds since the epoch."""
+
+    def __init__(
+        self, root: Path, look: Look, way: Way, jobs: Jobs, tell: Tell, now: Callable[[], float] = time.time
+    ) -> None:
+        self.root = root
+        self.way = way
+        self.jobs = jobs
+        self.tell = tell
+        self.now = now
+        self.changes = Changes(now)
+        self.survey: Survey | None = None
+        self.pipeline = Pipeline(look, self._asked, self._progressed, now=now, patient=False, alone=self._alone)
+        self.status = Status()
+        self._lock = threading.RLock()
+        self._work = threading.Event()
+        self._ended = threading.Event()
+        self._seen: set[tuple[str, str, str]] = set()
+        self._stale: list[Item] = []
+        self._held: dict[tuple[str, str, str], Item] = {}
+        self._named: set[str] = set()
+        self._edited: dict[str, None] = {}
+        self._problems_due = self._writing = False
+        self._next_look = self._next_debts = 0.0
+        self._told_debts: set[tuple[str, str]] = set()
+        self._complaint = ""
+        if jobs.said:
+            tell(jobs.said)
+        jobs.recover(lambda holder: False)  # whoever held something died: there is one daemon a vault
+
+    # -- for as long as it lasts
+
+    def serve(self, watch: Watch) -> None:
+        """Watch, look and run until `stop`. RunError where the vault cannot be watched."""
+        watch.start()
+        if watch.scans:
+            self.tell(watch.scans)
+        worker = threading.Thread(target=self._work_on, daemon=True)
+        worker.start()
+        try:
+            while not self._ended.is_set():
+                timeout_s = _BUSY_S if self._busy() else _IDLE_S
+                slept = self.now()
+                self.changes.news.wait(timeout_s)
+                self.changes.news.clear()
+                if abs(self.now() - slept) > timeout_s + _SLEPT_S:
+                    self._next_look = 0.0  # the machine was asleep, or its clock was set
+                if self.now() >= self._next_look and self.survey and not watch.sound():
+                    self.tell(watch.scans)
+                self._guarded(self.tick)
+                time.sleep(_PACE_S)  # a storm of events is no reason for a storm of looks
+        finally:
+            self._ended.set()
+            watch.stop()
+            self._put_aside(worker)
+
+    def stop(self) -> None:
+        """End `serve`; what runs is stopped, and stays in the queue for the next time. Safe in a signal's handler."""
+        self._ended.set()
+        self.changes.news.set()
+        self._work.set()
+
+    def _busy(self) -> bool:
+        return bool(self.changes.pending or self.status.running or self._todo() or self._problems_due)
+
+    def _guarded(self, act: Callable[[], object]) -> bool:
+        """Whether `act` says that there was something to do. What goes wrong is said once, and tried again."""
+        try:
+            done = bool(act())
+            self._complaint = ""
+            return done
+        except VaultlabError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                logger.warning("%s", error)
+                self.tell(str(error))
+            self._next_look = self.now() + _RETRY_S
+            self._ended.wait(_BUSY_S)
+            return False
+
+    def _work_on(self) -> None:
+        while not self._ended.is_set():
+            self._work.clear()
+            if not self._guarded(self.work):
+                self._work.wait(_IDLE_S)
+
+    def _put_aside(self, worker: threading.Thread) -> None:
+        while worker.is_alive():
+            with self._lock:
+                running = self.status.running
+                if running is not None:
+                    self.jobs.requeue(running)
+                    self.way.cancel(running.block)
+            worker.join(_BUSY_S)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Around everything that is written: alone among our threads, and among the other programs at this vault."""
+        with self._lock:
+            if self._writing:
+                yield
+                return
+            with lock(self.root, _WRITE_WAIT_S):
+                self._writing = True
+                try:
+                    yield
+                finally:
+                    self._writing = False
+
+    # -- looking
+
+    def tick(self) -> None:
+        """Look at what has changed, queue what is to run, write what needs no worker."""
+        with self._lock:
+            for request in presence.requests(self.root):
+                self._guarded(partial(self.ask_for, request))
+            changed = self.changes.take()
+            if changed or self.now() >= self._next_look:
+                self._look(changed)
+            self._queue()
+            self._write()
+            self._heed()
+
+    def _look(self, changed: Iterable[str]) -> None:
+        self._next_look = self.now() + LOOK_S
+        survey = self.survey = self.pipeline.look()
+        for path in changed:
+            if path in survey.scan.notes and not self._own(path):
+                self._edited.pop(path, None)
+                self._edited[path] = None  # the last one is being edited now
+        waiting = {_key(item) for item in survey.items if item.state != "fresh"}
+        self._seen &= waiting
+        self._held = {key: item for key, item in self._held.items() if key in waiting}
+        self._stale = [
+            item for item in survey.items if _WANTED.wants(item) and (item.run != "manual" or item.state == "error")
+        ]
+        self._problems_due = True
+        self._forget_gone(survey)
+        self._demote()
+
+    def _own(self, path: str) -> bool:
+        """Whether the note is as we have left it: known by its content, never by a time."""
+        assert self.survey is not None
+        note = self.survey.scan.notes.get(path)
+        return note is not None and self.pipeline.left.get(self.root / path) == note.sha256
+
+    def _forget_gone(self, survey: Survey) -> None:
+        """Jobs of blocks that are no longer there. A note that cannot be read now has lost nothing."""
+        here = {item.name for item in survey.items}
+        for job in self.jobs.pending():
+            settled = job.note not in survey.problems and self.changes.quiet(job.note)
+            if job.block not in here and settled:
+                self.jobs.supersede(job.vault, job.block, "Its block is no longer there.")
+
+    def _demote(self) -> None:
+        """Only one note is being edited: what another one is still waiting for is a recent edit by now."""
+        for job in self.jobs.pending():
+            if job.state == "queued" and job.priority == Priority.EDITING and job.note != self._active:
+                self.jobs.requeue(job, Priority.RECENT)
+
+    @property
+    def _active(self) -> str | None:
+        return next(reversed(self._edited), None)
+
+    # -- queueing
+
+    def _todo(self) -> list[Item]:
+        """What is neither queued, nor answered, nor held back."""
+        return [item for item in self._stale if _key(item) not in self._seen and _key(item) not in self._held]
+
+    def _queue(self) -> None:
+        todo = [item for item in self._todo() if item.state != "error"]
+        if len(todo) > MANY:
+            new = [item for item in todo if item.ask and not self.way.stored(item.ask)]
+            if len(new) > MANY:
+                self._held |= {_key(item): item for item in new}
+                self.tell(
+                    f"{len(new)} blocks are new or changed, which may take a while, so they wait. "
+                    f"To run them: vaultlab render {self.root}"
+                )
+        for item in todo:
+            if _key(item) not in self._held and self._quiet(item.path, RUN_S):
+                self._put(item, self._priority(item), item.why)
+
+    def _quiet(self, path: str, seconds: float) -> bool:
+        """Whether nobody has written the note for so long, as the events say and, where they came late, its file."""
+        try:
+            by_file = files.quiet(self.root / path, seconds, self.now())
+        except VaultError:
+            return False  # gone: the next look will say so
+        return self.changes.quiet(path, seconds) and (by_file or self._own(path))
+
+    def _priority(self, item: Item) -> Priority:
+        if item.path == self._active:
+            return Priority.EDITING
+        return Priority.RECENT if item.path in self._edited else Priority.SWEEP
+
+    def _put(self, item: Item, priority: Priority, why: str, *, force: bool = False) -> Job:
+        assert item.ask is not None
+        older = self.jobs.last(str(self.root), item.name)
+        if older is not None and older.live:  # what was asked for by hand stays so, whatever is typed meanwhile
+            force = force or older.forced
+            priority = min(priority, Priority.BY_HAND) if older.priority == Priority.BY_HAND else priority
+        self._seen.add(_key(item))
+        self._held.pop(_key(item), None)
+        ask = replace(item.ask, force=force)
+        job = self.jobs.put(Order(str(self.root), item.name, item.path, ask, item.lab_ask, priority, origin=why))
+        logger.info("queued %s of %s: %s", item.name, item.path, why)
+        if job.state == "quarantined":
+            self.tell(f"{item.name} is not run again by itself: it has taken the worker down twice.")
+        self._work.set()
+        return job
+
+    def ask_for(self, request: Request) -> None:
+        """Run these blocks ahead of all but the note being edited. NoteError for one that is not there or is wrong."""
+        with self._lock:
+            self._look(())
+            assert self.survey is not None
+            items = {item.id: item for item in self.survey.items if item.id}
+            for id in request.ids:
+                if id not in items:
+                    raise NoteError(f"No block of this vault has the id `{id}`.")
+            for item in map(items.__getitem__, request.ids):
+                self._seen.discard(_key(item))
+                if item.state == "error":
+                    self._tell_outcome(self.pipeline.one(self.survey, item, _WANTED))
+                    self._seen.add(_key(item))
+                    continue
+                if request.named:
+                    self._named.add(item.name)
+                why = _BY_NAME if request.named else _BY_RENDER
+                self._put(item, Priority.BY_HAND, why, force=request.force)
+
+    def cancel(self, id: str) -> bool:
+        """Cancel the run of this block, queued or running; False where there is none."""
+        with self._lock:
+            job = self.jobs.last(str(self.root), id)
+            if job is None or self.jobs.cancel(job.id, "It was cancelled.") is None:
+                return False
+            self.tell(f"{id} is cancelled.")
+            self._heed()
+            return True
+
+    # -- what needs no worker
+
+    def _write(self) -> None:
+        survey = self.survey
+        if survey is None:
+            return
+        for item in self._todo():
+            if item.state == "error" and self._quiet(item.path, QUIET_S):
+                self._seen.add(_key(item))
+                self._tell_outcome(self.pipeline.one(survey, item, _WANTED))
+        if self._problems_due and all(self.changes.quiet(path, QUIET_S) for path in self._told_about(survey)):
+            self._problems_due = False
+            self.pipeline.problems(survey)
+        if self.now() >= self._next_debts:
+            self._next_debts = self.now() + _DEBTS_S
+            for outcome in self.pipeline.debts(survey):
+                told = (outcome.item.name, outcome.problem)
+                if outcome.problem and told not in self._told_debts:
+                    self._told_debts.add(told)
+                    self._tell_outcome(outcome)
+
+    def _told_about(self, survey: Survey) -> set[str]:
+        return {*survey.problems, *(item.path for item in survey.items if item.problems)}
+
+    # -- running
+
+    def work(self) -> bool:
+        """Have the next block of the queue run, and write what came out; False where there is none."""
+        with self._lock:
+            job = self.jobs.take(_HOLDER, _LEASE_S)
+            if job is None:
+                return False
+            self._set_status(running=job, progress=None)
+        try:
+            self._run(job)
+        finally:
+            with self._lock:
+                self._set_status(running=None, progress=None)
+            self.changes.news.set()
+        return True
+
+    def _run(self, job: Job) -> None:
+        survey = self.survey or self.pipeline.look()
+        item = next((one for one in survey.items if one.name == job.block), None)
+        if item is None or item.ask is None or item.lab_ask != job.lab_ask:
+            self.jobs.finish(job, "cancelled", "The block is no longer as it was when it was queued.")
+            if item is not None:
+                self._seen.discard(_key(item))
+            return
+        by_name = job.block in self._named or job.origin == _BY_NAME
+        outcome = self.pipeline.one(survey, item, Selection(id=item.id if by_name else None, force=job.forced))
+        answer = outcome.answer
+        stopped = isinstance(answer, Failure) and answer.kind == "cancelled"
+        now = self.jobs.get(job.id)
+        if stopped and now is not None and now.state == "queued":
+            return  # set aside: its turn comes again
+        self.jobs.finish(job, "cancelled" if stopped else "failed" if outcome.problem else "done", outcome.problem)
+        self._named.discard(job.block)
+        if not stopped:
+            self._tell_outcome(outcome)
+        with self._lock:
+            for one in self.survey.items if self.survey else ():
+                if one.name == job.block and _key(one) != _key(item):
+                    self._seen.discard(_key(one))  # its claims were edited meanwhile: the same run is judged anew
+
+    def _asked(self, ask: Ask, progress: Callable[[Progress], None]) -> Answer:
+        """Ask the worker. What takes it down is tried once more, then never again by itself."""
+        before = self.way.deaths(ask)
+        answer = self.way.ask(ask, progress)
+        job = self.status.running
+        if job is not None and isinstance(answer, Failure) and self.way.deaths(ask) > before:
+            again = self.jobs.crashed(job, answer.message)
+            if again is not None and again.state == "queued":
+                self.tell(f"{job.block} has taken the worker down; it is tried once more.")
+                return Failure(ask.id, "cancelled", answer.message)
+        return answer
+
+    def _progressed(self, item: Item, progress: Progress) -> None:
+        with self._lock:
+            self._set_status(progress=progress)
+
+    def _heed(self) -> None:
+        """Stop what nobody wants any more, and what keeps the note being edited waiting."""
+        running = self.status.running
+        if running is None:
+            return
+        wanted = self.jobs.renew(running) and not self._in_the_way(running)
+        if not wanted:
+            self.way.cancel(running.block)  # of no effect before it has begun: then the next tick does it
+
+    def _in_the_way(self, running: Job) -> bool:
+        first = next((job for job in self.jobs.pending() if job.state == "queued"), None)
+        urgency = running.priority
+        if urgency == Priority.EDITING and running.note != self._active:
+            urgency = Priority.RECENT
+        if first is None or first.priority > Priority.BY_HAND or first.priority >= urgency:
+            return False
+        progress = self.status.progress
+        if progress is not None and progress.eta_s is not None and progress.eta_s <= YIELD_S:
+            return False
+        if self.now() - max(first.put_at, running.began_at or 0.0) < YIELD_S / 2:
+            return False  # it may be about to end; and it has so long to say how far it is
+        logger.info("%s makes way for %s", running.block, first.block)
+        self.tell(f"{running.block} makes way for {first.block}, and goes on afterwards.")
+        return self.jobs.requeue(running)
+
+    # -- saying
+
+    def _set_status(self, **now: object) -> None:
+        self.status = replace(self.status, **now)  # type: ignore[arg-type]
+
+    def _tell_outcome(self, outcome: Outcome) -> None:
+        item = outcome.item
+        logger.info("%s of %s: %s", item.name, item.path, outcome.problem or outcome.verdict or "done")
+        self.tell(outcome)
+
+
+def _key(item: Item) -> tuple[str, str, str]:
+    return (item.id or item.path, item.lab_ask, item.card)
