@@ -225,13 +225,11 @@ def test_a_request_is_never_an_answer(words, status):
 
 
 def test_what_is_signed_is_what_the_document_says():
-    ask = Asked("POST", "/v1/plan", "ab" * 16, "1800000000000", "cd" * 16, b"{}")
-    said = (
-        "vaultlab 1 {}\nPOST\n/v1/plan\n"
-        + f"{'ab' * 16}\n1800000000000\n{'cd' * 16}\n{hashlib.sha256(b'{}').hexdigest()}"
-    )
-    assert ask.mac(b"k" * 32) == hmac.digest(b"k" * 32, said.format("request").encode(), "sha256").hex()
-    assert (
-        ask.answer_mac(b"k" * 32, 404, b"{}")
-        == hmac.digest(b"k" * 32, said.format("answer 404").encode(), "sha256").hex()
-    )
+    ask, key = Asked("POST", "/v1/plan", "ab" * 16, "1800000000000", "cd" * 16, b"{}"), b"k" * 32
+    words = ["POST", "/v1/plan", "ab" * 16, "1800000000000", "cd" * 16, hashlib.sha256(b"{}").hexdigest()]
+
+    def signed(label: str) -> str:
+        return hmac.digest(key, "\n".join([label, *words]).encode(), "sha256").hex()
+
+    assert ask.mac(key) == signed("vaultlab 1 request")
+    assert ask.answer_mac(key, 404, b"{}") == signed("vaultlab 1 answer 404")
