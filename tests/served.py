@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.http_client import Client, pair
+from vaultlab.feed import Feed
 from vaultlab.pairing import Pairings
 from vaultlab.protocol import (
     Artifact,
     Cancelled,
-    Event,
-    Events,
     Experiments,
     Hello,
     Noted,
@@ -25,7 +24,6 @@ from vaultlab.protocol import (
 )
 from vaultlab.server import serve
 
-EPOCH = "0123456789abcdef"
 SHA = "ab" * 32
 
 
@@ -34,7 +32,7 @@ class Daemon:
     """As little of a daemon as can be asked: it remembers what it was asked, and raises or waits where told to."""
 
     said: list[object] = field(default_factory=list)
-    happened: list[Event] = field(default_factory=list)
+    feed: Feed = field(default_factory=Feed)
     raises: Exception | None = None
 
     def heard(self, *words: object) -> None:
@@ -44,12 +42,11 @@ class Daemon:
 
     def hello(self) -> Hello:
         self.heard("hello")
-        last = f"{EPOCH}.{len(self.happened)}"
         return Hello(
             protocol=1,
             version="0",
-            epoch=EPOCH,
-            last=last,
+            epoch=self.feed.epoch,
+            last=self.feed.last,
             vault="My vault",
             machine="m",
             devices=("cpu",),
@@ -73,15 +70,6 @@ class Daemon:
         self.heard("cancel", run)
         return Cancelled(run=run, cancelled=True) if run == "r1" else None
 
-    def events(self, after: str | None) -> Events:
-        epoch, _, seen = (after or f"{EPOCH}.0").partition(".")
-        missed = epoch != EPOCH
-        return Events(
-            last=f"{EPOCH}.{len(self.happened)}",
-            missed=missed,
-            events=tuple(self.happened[0 if missed else int(seen) :]),
-        )
-
     def edit(self, id: str, outcome: Outcome) -> Noted | None:
         self.heard("edit", id, outcome.outcome)
         return Noted() if id == "e1" else None
@@ -92,8 +80,8 @@ class Daemon:
 
     @property
     def verbs(self) -> Verbs:
-        names = ("hello", "experiments", "plan", "run", "cancel", "events", "edit", "artifact")
-        return Verbs(**{name: getattr(self, name) for name in names})
+        names = ("hello", "experiments", "plan", "run", "cancel", "edit", "artifact")
+        return Verbs(events=self.feed.after, **{name: getattr(self, name) for name in names})
 
 
 class Clock:
@@ -112,15 +100,11 @@ class House:
     def __init__(self, folder, clock=time.time):
         self.daemon, self.pairings = Daemon(), Pairings(folder / "state")
         self.server = serve(self.daemon.verbs, self.pairings, clock)
+        self.daemon.feed.wake = self.server.wake
         self.port = self.server.port
         client, _ = pair(self.port, self.pairings.offer(clock()), time_ms=int(clock() * 1000))
         assert client
         self.client: Client = client
-
-    def happen(self, **said):
-        number = f"{EPOCH}.{len(self.daemon.happened) + 1}"
-        self.daemon.happened.append(Event(number=number, kind="running", **said))
-        self.server.wake()
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +117,6 @@ def standing(tmp_path_factory):
 @pytest.fixture
 def house(standing):
     standing.daemon.said.clear()
-    standing.daemon.happened.clear()
     standing.daemon.raises = None
     return standing
 
