@@ -19,7 +19,7 @@ from vaultlab.pipeline import QUIET_S, AskWorker, Outcome, Pipeline, Selection
 from vaultlab.result import Answer, Ask, Failure, Progress
 from vaultlab.survey import Item, Look, Survey
 from vaultlab.vault import files, presence
-from vaultlab.vault.journal import lock
+from vaultlab.vault.journal import home, lock, made
 from vaultlab.vault.presence import Request
 from vaultlab.vault.watch import RUN_S, Changes, Watch
 
@@ -58,14 +58,25 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the daemon is at, as far as it changes by the second; what is queued, the queue says."""
+    """What the daemon is at; what is queued, the queue says.
+
+    `scans`: why the vault is scanned, in a sentence, where events do not tell what changes. `held`: how many blocks
+    wait for somebody to say that they may run.
+    """
 
     running: Job | None = None
     progress: Progress | None = None
+    scans: str = ""
+    held: int = 0
 
 
 Tell = Callable[[Outcome | str], None]
 """Is told what became of each block, and sentences about everything else."""
+
+
+def queue_of(root: Path) -> Path:
+    """The file of this vault's queue."""
+    return made(home(root)) / "jobs.sqlite"
 
 
 class Daemon:
@@ -104,8 +115,7 @@ class Daemon:
     def serve(self, watch: Watch) -> None:
         """Watch, look and run until `stop`. RunError where the vault cannot be watched."""
         watch.start()
-        if watch.scans:
-            self.tell(watch.scans)
+        self._scanning(watch)
         worker = threading.Thread(target=self._work_on, daemon=True)
         worker.start()
         try:
@@ -117,13 +127,18 @@ class Daemon:
                 if abs(self.now() - slept) > timeout_s + _SLEPT_S:
                     self._next_look = 0.0  # the machine was asleep, or its clock was set
                 if self.now() >= self._next_look and self.survey and not watch.sound():
-                    self.tell(watch.scans)
+                    self._scanning(watch)
                 self._guarded(self.tick)
                 time.sleep(_PACE_S)  # a storm of events is no reason for a storm of looks
         finally:
             self._ended.set()
             watch.stop()
             self._put_aside(worker)
+
+    def _scanning(self, watch: Watch) -> None:
+        if watch.scans:
+            self.tell(watch.scans)
+            self._set_status(scans=watch.scans)
 
     def stop(self) -> None:
         """End `serve`; what runs is stopped, and stays in the queue for the next time. Safe in a signal's handler."""
@@ -191,6 +206,8 @@ class Daemon:
             self._queue()
             self._write()
             self._heed()
+            if self.status.held != len(self._held):
+                self._set_status(held=len(self._held))
 
     def _look(self, changed: Iterable[str]) -> None:
         self._next_look = self.now() + LOOK_S

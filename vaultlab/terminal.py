@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -130,6 +131,25 @@ def progress() -> Iterator[Bar]:
     )
     with Progress(*columns, console=err, transient=True) as bar:
         yield Bar(bar)
+
+
+def interactive() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin.isatty() and out.is_terminal
+
+
+@contextmanager
+def live(lines: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Lines that stay below all others and always say what is now; nothing where nobody watches."""
+    if not err.is_terminal:
+        yield
+        return
+
+    def now() -> Text:
+        return Text("\n".join(lines()), style="dim", no_wrap=True, overflow="ellipsis")
+
+    with Live(console=err, get_renderable=now, refresh_per_second=4, transient=True):
+        yield
 
 
 def numbers(metrics: Sequence[Metric], checks: Sequence[Check]) -> None:

@@ -1,7 +1,5 @@
 """The words about a vault: render, check, accept, why, clean, init."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from vaultlab import catalogue, claims, places, terminal
+from vaultlab.commands.watch import handed_over
 from vaultlab.commands.words import (
     FAILS,
     FINE,
@@ -19,21 +18,18 @@ from vaultlab.commands.words import (
     Json,
     VaultArg,
     VaultOpt,
+    alone,
     known_experiments,
     root_of,
 )
-from vaultlab.errors import NoteError, RunError
+from vaultlab.errors import NoteError
 from vaultlab.lab import Lab
 from vaultlab.notes import page
 from vaultlab.pipeline import Outcome, Pipeline, Selection
 from vaultlab.result import Judgement, Result, Verdict
 from vaultlab.survey import Item, Survey, difference, survey
 from vaultlab.vault import config as configuration
-from vaultlab.vault import files
-from vaultlab.vault.journal import Journal, lock
-
-WAIT_S = 3600.0
-"""How long a command waits for another one to leave the vault."""
+from vaultlab.vault import files, presence
 
 
 def render(
@@ -52,7 +48,8 @@ def render(
     Example: `vaultlab render ~/Notes --note 'Superposition*'`
     """
     root, selection = root_of(vault), Selection(note, id, force)
-    with Lab(device=device) as lab, _working(root, dry_run):
+    watched = not dry_run and presence.present(root) is not None
+    with Lab(device=device) as lab, alone(root, dry_run or watched):
         experiments = catalogue.load(lab.describe)
         look = partial(survey, root, places.config_dir(), experiments)
         seen = look()
@@ -63,7 +60,8 @@ def render(
         terminal.survey_problems(seen)
         outcomes = []
         with terminal.progress() as bar:
-            for outcome in Pipeline(look, lab.ask, bar.item, terminal.waiting).render(selection):
+            pipeline = Pipeline(look, lab.ask, bar.item, terminal.waiting)
+            for outcome in handed_over(look, selection) if watched else pipeline.render(selection):
                 bar.rest()
                 outcomes.append(outcome)
                 if not as_json:
@@ -108,7 +106,7 @@ def accept(id: str, vault: VaultOpt = None) -> None:
     Example: `vaultlab accept sentiment-at-layer-0`
     """
     root = root_of(vault)
-    with _working(root):
+    with alone(root):
         item = _item(_survey(root), id)
         if item.stored is None or item.state != "fresh":
             raise NoteError(f"`{id}` has no fresh result to accept ({item.why}).", f"First: vaultlab render --id {id}")
@@ -172,7 +170,7 @@ def clean(
     Example: `vaultlab clean . --dry-run`
     """
     root = root_of(vault)
-    with _working(root, dry_run):
+    with alone(root, dry_run):
         seen = _survey(root)
         if seen.problems:
             terminal.survey_problems(seen)
@@ -196,23 +194,6 @@ def clean(
 
 def _survey(root: Path) -> Survey:
     return survey(root, places.config_dir(), known_experiments())
-
-
-@contextmanager
-def _working(root: Path, dry_run: bool = False) -> Iterator[None]:
-    """Alone in this vault, and after what a crash left has been repaired."""
-    if dry_run:
-        yield
-        return
-    with ExitStack() as held:
-        try:
-            held.enter_context(lock(root, wait_s=0.5))
-        except RunError as error:
-            terminal.warn(f"{error.message} Waiting for it to finish …")
-            held.enter_context(lock(root, wait_s=WAIT_S))
-        for sentence in Journal(root).recover(configuration.load(root, places.config_dir()).folder):
-            terminal.warn(sentence)
-        yield
 
 
 def _item(seen: Survey, id: str) -> Item:

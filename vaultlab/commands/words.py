@@ -1,17 +1,24 @@
 """What the commands share: their arguments, the vault that is meant, the experiments that there are."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vaultlab import catalogue
+from vaultlab import catalogue, places, terminal
 from vaultlab.catalogue import Catalogue
-from vaultlab.errors import NoteError
+from vaultlab.errors import NoteError, RunError
 from vaultlab.lab import Lab
+from vaultlab.vault import config as configuration
+from vaultlab.vault.journal import Journal, lock
 
 FINE, FAILS, USE, MACHINE = 0, 1, 2, 3
 """Exit codes: fine; a result or a claim fails; wrong use; the machine."""
+
+WAIT_S = 3600.0
+"""How long a command waits for another one to leave the vault."""
 
 VaultArg = Annotated[
     Path | None, typer.Argument(help="The vault's folder; without it, the vault around the current folder.")
@@ -35,6 +42,23 @@ def root_of(vault: Path | None) -> Path:
     raise NoteError(
         "There is no vault around this folder.", "Give the vault's folder, or prepare one: vaultlab init VAULT"
     )
+
+
+@contextmanager
+def alone(root: Path, dry_run: bool = False) -> Iterator[None]:
+    """Alone in this vault, and after what a crash left has been repaired."""
+    if dry_run:
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(root, wait_s=0.5))
+        except RunError as error:
+            terminal.warn(f"{error.message} Waiting for it to finish …")
+            held.enter_context(lock(root, wait_s=WAIT_S))
+        for sentence in Journal(root).recover(configuration.load(root, places.config_dir()).folder):
+            terminal.warn(sentence)
+        yield
 
 
 def known_experiments() -> Catalogue:

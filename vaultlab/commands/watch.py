@@ -1,0 +1,294 @@
+"""The words about a vault's daemon: watch, status, stop."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from vaultlab import catalogue, places, terminal, trust
+from vaultlab.commands.words import FINE, Device, Json, VaultArg, alone, root_of
+from vaultlab.daemon import Daemon, Status, Way, queue_of
+from vaultlab.errors import NoteError, RunError
+from vaultlab.jobs import Job, Jobs
+from vaultlab.lab import Lab
+from vaultlab.pipeline import Outcome, Selection
+from vaultlab.process import logs
+from vaultlab.result import Judgement, Verdict
+from vaultlab.survey import Item, Look, Survey, survey
+from vaultlab.vault import config as configuration
+from vaultlab.vault import presence
+from vaultlab.vault.journal import made
+from vaultlab.vault.presence import Request
+from vaultlab.vault.watch import Watch
+
+STOP_S = 15.0
+"""How long the daemon may take to end: a run in a native call has to be killed first."""
+
+_SAY_S = 1.0
+_FOLLOW_S = 0.1
+_LOG_BYTES = 2**20
+_TRUST = (
+    "To trust this vault means: whatever its notes ask for runs on this machine by itself, with the models and texts "
+    "that you allow, within your limits; notes hold no code. Trust it only if you know who writes in it."
+)
+
+
+def watch(
+    vault: VaultArg = None,
+    trusted: Annotated[bool, typer.Option("--trust", help="Trust this vault on this machine from now on.")] = False,
+    device: Device = None,
+) -> None:
+    """Run what you type, for as long as it is open beside Obsidian: two quiet seconds after an edit, its block runs.
+
+    Example: `vaultlab watch ~/Notes`
+    """
+    root = root_of(vault)
+    _must_be_trusted(root, trusted)
+    with presence.attend(root), _log(), Lab(device=device) as lab, ExitStack() as held:
+        with alone(root):  # what a crash has left is repaired first
+            experiments = catalogue.load(lab.describe)
+        look = partial(survey, root, places.config_dir(), experiments)
+        jobs = held.enter_context(closing(Jobs(queue_of(root))))
+        way = Way(lab.ask, lab.cancel, lab.deaths, lambda ask: all(lab.plan(ask).stored))
+        daemon = Daemon(root, look, way, jobs, _tell)
+        with _ending(daemon), _saying(root, daemon), terminal.live(lambda: _view(root, daemon)):
+            terminal.say(f"Watching {root}. Ctrl-C ends it.")
+            daemon.serve(Watch(root, partial(configuration.load, root, places.config_dir()), daemon.changes.add))
+    terminal.say("Stopped. What was still to run stays in the queue.")
+
+
+def status(vault: VaultArg = None, as_json: Json = False) -> None:
+    """What the vault's daemon is doing: what runs, since when, and what is queued.
+
+    Example: `vaultlab status ~/Notes`
+    """
+    root = root_of(vault)
+    here = presence.present(root)
+    with closing(Jobs(queue_of(root), read_only=True)) as jobs:
+        pending = jobs.pending()
+    if as_json:
+        terminal.dump({"daemon": here, "jobs": pending})
+        return
+    if here is None:
+        terminal.say(f"No daemon watches {root}. To begin: vaultlab watch {root}")
+    else:
+        since = time.strftime("%d %b %H:%M", time.localtime(here["since"])) if "since" in here else "just now"
+        terminal.say(f"Process {here.get('pid', '?')} watches {root} since {since}.")
+        for sentence in filter(None, (here.get("scans"), _held(here.get("held", 0), root))):
+            terminal.say(sentence, "yellow")
+    for line in _lines(pending, (here or {}).get("progress", "")):
+        terminal.say(line)
+    if not pending:
+        terminal.say("Nothing is queued.")
+
+
+def stop(vault: VaultArg = None) -> None:
+    """End the vault's daemon. What was still to run stays in the queue.
+
+    Example: `vaultlab stop ~/Notes`
+    """
+    root = root_of(vault)
+    here = presence.present(root)
+    if here is None:
+        terminal.say(f"No daemon watches {root}.")
+        raise typer.Exit(FINE)
+    if "pid" in here:
+        with suppress(ProcessLookupError):
+            os.kill(here["pid"], signal.SIGTERM)
+    until = time.monotonic() + STOP_S
+    while presence.present(root) is not None:
+        if time.monotonic() > until:
+            raise RunError(
+                "The daemon has not ended yet.", f"Try again, or end process {here.get('pid', '?')} yourself."
+            )
+        time.sleep(0.1)
+    terminal.say("Stopped. What was still to run stays in the queue.")
+
+
+def handed_over(look: Look, selection: Selection) -> Iterator[Outcome]:
+    """What the vault's daemon makes of what is selected: it runs it, and this waits. RunError if it ends meanwhile."""
+    seen = look()
+    waiting = {item.id: item for item in seen.items if item.id and selection.wants(item)}
+    if not waiting:
+        return
+    terminal.warn("This vault is being watched: its daemon runs these blocks.", "dim")
+    presence.request(seen.root, Request(tuple(waiting), selection.force, selection.id is not None))
+    with closing(Jobs(queue_of(seen.root), read_only=True)) as jobs:
+        while waiting:
+            time.sleep(_FOLLOW_S)
+            ended = presence.present(seen.root) is None
+            for id, before in list(waiting.items()):
+                job = jobs.last(str(seen.root), id)
+                if job is None or not job.live:
+                    del waiting[id]
+                    yield _became(before, job, look())
+            if ended and waiting:
+                raise RunError(
+                    "The vault's daemon has ended meanwhile.", "What was still to run is queued; render again."
+                )
+
+
+def _became(before: Item, job: Job | None, seen: Survey) -> Outcome:
+    item = next((one for one in seen.items if one.id == before.id), before)
+    seconds = (job.ended_at or 0.0) - (job.began_at or job.ended_at or 0.0) if job else 0.0
+    if item.problems:
+        first = item.problems[0]
+        return Outcome(item, problem=first.message, hint=first.hint, line=first.line)
+    if job is not None and job.state != "done":
+        return Outcome(item, problem=job.detail or f"It was {job.state}.", seconds=seconds)
+    stored = item.stored
+    judged = [
+        Judgement(claim, cast(Verdict, verdict), "") for claim, verdict in (stored.claims if stored else {}).items()
+    ]
+    failed = ", ".join(f"“{name}”" for name in stored.failed_checks) if stored else ""
+    problem = f"A check failed: {failed}." if failed else ""
+    return Outcome(replace(before, stored=stored), None, tuple(judged), problem, wrote=True, seconds=seconds)
+
+
+def _must_be_trusted(root: Path, now: bool) -> None:
+    if trust.trusted(root):
+        return
+    if not now:
+        if not terminal.interactive():
+            raise NoteError(
+                f"{root} is not trusted on this machine yet. {_TRUST}", f"To trust it: vaultlab watch {root} --trust"
+            )
+        terminal.say(_TRUST)
+        if not typer.confirm(f"Trust {root}?"):
+            raise typer.Exit(FINE)
+    trust.trust(root)
+
+
+def _tell(what: Outcome | str) -> None:
+    if isinstance(what, str):
+        terminal.warn(what)
+    else:
+        terminal.outcome_line(what)
+
+
+@contextmanager
+def _ending(daemon: Daemon) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the daemon in order; a second one does not wait."""
+    before: dict[int, Any] = {}
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, before[number])
+        daemon.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for ended, handler in before.items():
+            signal.signal(ended, handler)
+
+
+@contextmanager
+def _saying(root: Path, daemon: Daemon) -> Iterator[None]:
+    """Tells the other programs of this machine, once a second while something changes, what the daemon does."""
+    ended, since = threading.Event(), time.time()
+
+    def on() -> None:
+        last: dict[str, Any] = {}
+        while True:
+            said = {"since": since, **_said(daemon.status)}
+            if said != last:
+                with suppress(RunError):  # a full disk: it is said the next time
+                    presence.say(root, said)
+                    last = said
+            if ended.wait(_SAY_S):
+                return
+
+    saying = threading.Thread(target=on, daemon=True)
+    saying.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        saying.join()
+
+
+def _said(status: Status) -> dict[str, Any]:
+    return {"scans": status.scans, "held": status.held, "progress": _progress(status)}
+
+
+def _progress(status: Status) -> str:
+    step = status.progress
+    if step is None:
+        return ""
+    said = step.phase
+    if step.total:
+        said += f" {step.done} of {step.total}"
+    if step.eta_s is not None:
+        said += f", {step.eta_s:.0f} s left"
+    if step.memory_bytes:
+        said += f", {step.memory_bytes / 2**30:.1f} GiB"
+    return said
+
+
+def _view(root: Path, daemon: Daemon) -> list[str]:
+    """What stands below the lines: what runs and what comes next."""
+    status = daemon.status
+    lines = _lines(daemon.jobs.pending(), _progress(status))
+    return [line for line in (_held(status.held, root), *lines) if line]
+
+
+def _held(count: int, root: Path) -> str:
+    return f"{count} blocks wait to be asked for: vaultlab render {root}" if count else ""
+
+
+def _lines(pending: list[Job], progress: str, most: int = 8) -> list[str]:
+    lines = []
+    for place, job in enumerate(pending):
+        if job.state == "running":
+            since = time.strftime("%H:%M:%S", time.localtime(job.began_at))
+            lines.append(f"▶ {job.block}  {progress or 'beginning'}  since {since}  {job.note}")
+        elif place < most:
+            lines.append(f"… {job.block}  queued: {job.origin}  {job.note}")
+    return lines + ([f"… and {len(pending) - most} more"] if len(pending) > most else [])
+
+
+@contextmanager
+def _log() -> Iterator[None]:
+    """Everything that happens, one JSON object a line, in the state folder; the file is begun anew when it is full."""
+    made(logs())
+    handler = RotatingFileHandler(
+        logs() / "daemon.log", maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(_Lines())
+    logger = logging.getLogger("vaultlab")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created)),
+            "level": record.levelname.lower(),
+            "what": record.getMessage(),
+        }
+        if record.exc_info:
+            said["trace"] = self.formatException(record.exc_info)
+        return json.dumps(said, ensure_ascii=False)
