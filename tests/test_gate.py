@@ -332,6 +332,7 @@ def test_no_target_escapes_in_any_encoding(house, target):
 def test_another_method_is_none(house, method, target):
     reply = house.client.ask(method, target)
     assert (reply.status, house.daemon.said) == (405, [])
+    assert method not in reply.headers["allow"].split(", ")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 
 from tests import served
 from tests.http_client import Client
-from tests.served import RUN, Clock
+from tests.served import RUN, Clock, Daemon
 from vaultlab.errors import NoteError, RunError, VaultError
-from vaultlab.pairing import COMMAND_LINE
-from vaultlab.server import CONNECTED_S
+from vaultlab.pairing import COMMAND_LINE, Pairings
+from vaultlab.server import CONNECTED_S, serve
 
 standing, house, build = served.standing, served.house, served.build
 
@@ -163,6 +163,26 @@ def test_no_event_is_lost_between_polls(house):
         found += [one["done"] for one in said["events"]]
     pouring.join()
     assert found == list(range(300))
+
+
+def test_an_event_that_happens_while_the_server_looks_is_not_slept_over(tmp_path):
+    daemon, pairings = Daemon(), Pairings(tmp_path)
+    begin = daemon.feed.last
+
+    def looked_too_early(number):
+        found = daemon.feed.after(number)
+        if daemon.feed.last == begin:
+            daemon.feed.tell("running", run="r1")
+        return found
+
+    server = serve(replace(daemon.verbs, events=looked_too_early), pairings)
+    daemon.feed.wake = server.wake
+    client = Client(server.port, COMMAND_LINE, pairings.own_key(time.time()))
+    begun = time.monotonic()
+    said = client.ask("GET", f"/v1/events?after={begin}&wait=20").json
+    server.stop()
+    assert [event["run"] for event in said["events"]] == ["r1"]
+    assert time.monotonic() - begun < 15
 
 
 def test_polls_do_not_hold_up_other_requests(house):

@@ -39,7 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 class Refused(Exception):
-    """A request that goes no further. `why` is for the log alone, `problem` for whoever asked."""
+    """A request that goes no further. `why` is for the log alone, `problem` for whoever asked; `allow` says the method
+    that there is, where it was asked with another."""
+
+    allow = ""
 
     def __init__(self, status: int, why: str, said: str = "Refused.", **more: Any) -> None:
         super().__init__(why)

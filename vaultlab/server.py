@@ -68,7 +68,9 @@ class Face:
             return signed(asked, key, 200, paired or await self._done(asked, request))
         except Refused as refused:
             _log.info("%s %s: %s", asked.method, asked.target, refused.why)
-            return signed(asked, key, refused.status, refused.problem)
+            response = signed(asked, key, refused.status, refused.problem)
+            response.headers.update({"Allow": refused.allow} if refused.allow else {})
+            return response
 
     async def _done(self, asked: Asked, request: Request) -> BaseModel:
         """What the daemon's verb says; Refused with its status where it says no."""
@@ -100,10 +102,9 @@ class Face:
 
     def _meant(self, request: Request) -> tuple[Endpoint, list[str]]:
         """The endpoint, and what stands in its path."""
-        nowhere = Refused(404, "no such endpoint", "The daemon has no such endpoint.")
+        refused = Refused(404, "no such endpoint", "The daemon has no such endpoint.")
         if request.scope["raw_path"].decode("ascii") != request.scope["path"]:
-            raise nowhere  # nothing that we name needs an escape
-        other = False
+            raise refused  # nothing that we name needs an escape
         for route, endpoint in self._routes:
             match, found = route.matches(request.scope)
             params: dict[str, str] = found.get("path_params", {})
@@ -111,8 +112,9 @@ class Face:
                 continue
             if request.method == endpoint.method:
                 return endpoint, list(params.values())
-            other = True
-        raise Refused(405, "another method", "Not with this method.") if other else nowhere
+            refused = Refused(405, "another method", "Not with this method.")
+            refused.allow = endpoint.method
+        raise refused
 
     async def _events(self, asked: EventsAsk, plugin: bool) -> BaseModel:
         end = asyncio.get_running_loop().time() + asked.wait
