@@ -123,6 +123,15 @@ def test_two_crashes_are_a_quarantine(jobs: Jobs) -> None:
     assert jobs.crashed(taken(jobs), "Once more.").state == "queued"  # type: ignore[union-attr]
 
 
+def test_a_quarantine_holds_for_an_ask_that_has_the_key_of_a_queued_one(jobs: Jobs) -> None:
+    jobs.put(wanted("b", "A"))
+    for _ in range(CRASHES):
+        jobs.crashed(taken(jobs), "It died.")
+    live = jobs.put(wanted("a", "A in other words", key="K"))
+    assert jobs.put(wanted("a", "A", key="K")).state == "quarantined"
+    assert (jobs.pending(), jobs.get(live.id).state) == ([], "superseded")  # type: ignore[union-attr]
+
+
 def test_a_run_that_went_well_forgives_a_crash(jobs: Jobs) -> None:
     jobs.put(wanted("a"))
     jobs.crashed(taken(jobs), "Once.")
@@ -153,6 +162,26 @@ def test_a_sweep_goes_piece_by_piece(jobs: Jobs) -> None:
     assert order_of_pieces == ["long", "other", "long", "other"]
     assert jobs.requeue(jobs.pending()[1], Priority.EDITING)
     assert taken(jobs).block == "other"
+
+
+def test_what_cannot_be_put_changes_nothing(jobs: Jobs) -> None:
+    before = jobs.put(wanted("a", "A"))
+    with pytest.raises(UnicodeEncodeError):
+        jobs.put(replace(wanted("a", "B"), note="\udcff.md"))
+    assert jobs.pending() == [before]
+    assert taken(jobs).id == before.id
+
+
+def test_what_is_held_is_not_forgotten(jobs: Jobs) -> None:
+    jobs.put(wanted("a"))
+    held = taken(jobs)
+    jobs.cancel(held.id)
+    for number in range(KEPT + 5):
+        jobs.put(wanted("b", f"{number}"))
+    assert blocks(jobs.unwanted("me")) == ["a"]
+    jobs.finish(held, "cancelled")
+    jobs.put(wanted("b", "the last"))
+    assert jobs.get(held.id) is None
 
 
 def test_history_is_short_and_keeps_no_texts(jobs: Jobs, tmp_path: Path) -> None:
@@ -204,6 +233,14 @@ def test_who_comes_late_does_not_end_another_s_run(jobs: Jobs) -> None:
     assert not jobs.requeue(old)
     assert jobs.renew(new)
     assert jobs.finish(new, "done")
+
+
+def test_who_renews_while_recovery_asks_keeps_its_job(jobs: Jobs, clock: Clock) -> None:
+    jobs.put(wanted("a"))
+    job = taken(jobs)
+    clock.now += 61.0
+    assert jobs.recover(lambda holder: jobs.renew(job)) == []
+    assert jobs.finish(job, "done")
 
 
 def test_recovery_asks_about_each_holder_and_frees_what_had_ended(jobs: Jobs) -> None:

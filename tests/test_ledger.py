@@ -72,6 +72,25 @@ def test_a_broken_file_is_set_aside_with_a_sentence(tmp_path: Path, spoil: Calla
     whole.close()
 
 
+@pytest.mark.parametrize(("number", "left"), [(0, ["a"]), (400, [])])
+def test_a_log_mends_its_file_or_goes_with_it(tmp_path: Path, number: int, left: list[str]) -> None:
+    """Beside a new file, a log left by a kill would be taken for the new file's."""
+    path, log = tmp_path / "jobs.sqlite", tmp_path / "jobs.sqlite-wal"
+    queue_of(path, number)
+    jobs = Jobs(path) if number else Jobs(tmp_path / "new.sqlite")
+    jobs.put(order("a"))
+    written = (tmp_path / f"{jobs._ledger.path.name}-wal").read_bytes()
+    jobs.close()
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    log.write_bytes(written)
+    jobs = Jobs(path)
+    assert blocks(jobs.pending()) == left
+    assert bool(jobs.said) == bool(number)
+    jobs.put(order("b"))
+    assert blocks(jobs.pending()) == [*left, "b"]
+    jobs.close()
+
+
 def test_who_only_looks_sets_nothing_aside(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(garbage(b""))

@@ -1,7 +1,6 @@
 """What is to run, durable and in order: a queue in one SQLite file, which outlives any kill of daemon or worker.
 
-A block has at most one job that is queued or running. What is lost with the file is the order, never a result: a look
-at the vault finds every block that still has to run.
+A block has at most one live job. With the file goes the order, never a result: the vault says what still has to run.
 """
 
 import json
@@ -37,8 +36,7 @@ class Priority(IntEnum):
 class Order:
     """A run that is wanted. `block` is the block's id (or its place), `note` a vault-relative path.
 
-    `lab_ask` is the hash of what is asked, `key` that of the result if it is known yet; `origin` says in a few words
-    why it is to run ("edited", "asked for by hand").
+    `lab_ask` is the hash of what is asked, `key` that of the result if known; `origin` says why it runs ("edited").
     """
 
     vault: str
@@ -96,7 +94,6 @@ CREATE INDEX IF NOT EXISTS turns ON jobs (turn);
 CREATE INDEX IF NOT EXISTS blocks ON jobs (vault, block, id);
 CREATE TABLE IF NOT EXISTS crashes (lab_ask TEXT PRIMARY KEY, times INTEGER, report TEXT);
 """
-
 _SELECT = f"SELECT {', '.join(one.name for one in fields(Job))} FROM jobs AS job "
 # Turns order the queue and its history; no wall clock could, for it jumps.
 _NEXT = "(SELECT coalesce(max(turn), 0) + 1 FROM jobs)"
@@ -105,8 +102,8 @@ _LIVE = "state IN ('queued', 'running')"
 _TWIN = """SELECT 1 FROM jobs AS other WHERE holder IS NOT NULL AND
     CASE WHEN job.key <> '' AND other.key <> '' THEN job.key = other.key ELSE job.lab_ask = other.lab_ask END"""
 _PUT = f"""
-INSERT INTO jobs
-    (vault, block, note, lab_ask, key, priority, origin, forced, put_at, ask, state, detail, ended_at, turn)
+INSERT INTO jobs (
+    vault, block, note, lab_ask, key, priority, origin, forced, put_at, ask, state, detail, ended_at, turn)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_NEXT})
 ON CONFLICT (vault, block) WHERE {_LIVE} DO UPDATE SET
     note = excluded.note, lab_ask = excluded.lab_ask, key = CASE excluded.key WHEN '' THEN key ELSE excluded.key END,
@@ -224,10 +221,7 @@ class Jobs:
         return self._all("WHERE holder = ? AND state <> 'running' ORDER BY turn", holder)
 
     def requeue(self, job: Job, priority: Priority | None = None) -> bool:
-        """To the end of its class, or of another: a queued job, or, by its holder, one that lets others by.
-
-        False: it has ended, or has been taken anew since.
-        """
+        """To the end of its class or another: queued, or, by its holder, letting others by. False as in `finish`."""
         with self._ledger.changing() as db:
             now = self._released(db, job)
             last = f"UPDATE jobs SET state = 'queued', priority = coalesce(?, priority), turn = {_NEXT} WHERE id = ?"
