@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from vaultlab.errors import NoteError, VaultError, VaultlabError
+from vaultlab.errors import NoteError, RunError, VaultError, VaultlabError
 from vaultlab.jobs import Job, Jobs, Order, Priority
 from vaultlab.pipeline import QUIET_S, AskWorker, Outcome, Pipeline, Selection
 from vaultlab.result import Answer, Ask, Failure, Progress
@@ -129,6 +129,8 @@ class Daemon:
                 if self.now() >= self._next_look and self.survey and not watch.sound():
                     self._scanning(watch)
                 self._guarded(self.tick)
+                if not worker.is_alive() and not self._ended.is_set():
+                    raise RunError("The thread that runs blocks has ended: a fault of ours.", "Begin again; tell us.")
                 time.sleep(_PACE_S)  # a storm of events is no reason for a storm of looks
         finally:
             self._ended.set()
@@ -155,7 +157,7 @@ class Daemon:
             done = bool(act())
             self._complaint = ""
             return done
-        except VaultlabError as error:
+        except (VaultlabError, OSError) as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 logger.warning("%s", error)
