@@ -91,6 +91,25 @@ def test_a_log_mends_its_file_or_goes_with_it(tmp_path: Path, number: int, left:
     jobs.close()
 
 
+def test_a_log_that_somebody_looks_into_goes_with_its_broken_file(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    queue_of(path, 400)
+    writing, looking = Jobs(path), Jobs(path, read_only=True)
+    writing.put(order("a"))
+    assert len(looking.pending()) == 401
+    writing.close()  # leaves the log to the other
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    jobs = Jobs(path)
+    assert "was broken" in jobs.said
+    assert {one.name for one in tmp_path.glob("*broken*")} == {
+        f"jobs.broken-1.sqlite{end}" for end in ("", "-wal", "-shm")
+    }
+    jobs.put(order("b"))
+    assert blocks(jobs.pending()) == ["b"]
+    jobs.close()
+    looking.close()
+
+
 def test_who_only_looks_sets_nothing_aside(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(garbage(b""))
