@@ -230,6 +230,7 @@ class Queue(RuleBasedStateMachine):
             return
         pending = self.jobs.pending()
         queued = [job for job in pending if job.state == "queued"]
+        assert self.jobs.first() == (queued[0] if queued else None)
         assert [self.ids[job.id] for job in queued] == [row.id for row in self.model.queued()]
         assert [self.jobs.place(job) for job in pending] == [0] * (len(pending) - len(queued)) + [
             place + 1 for place in range(len(queued))

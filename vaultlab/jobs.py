@@ -98,7 +98,6 @@ _SELECT = f"SELECT {', '.join(one.name for one in fields(Job))} FROM jobs AS job
 # Turns order the queue and its history; no wall clock could, for it jumps.
 _NEXT = "(SELECT coalesce(max(turn), 0) + 1 FROM jobs)"
 _LIVE = "state IN ('queued', 'running')"
-# What somebody is computing, and would be computed again.
 _TWIN = """SELECT 1 FROM jobs AS other WHERE holder IS NOT NULL AND
     CASE WHEN job.key <> '' AND other.key <> '' THEN job.key = other.key ELSE job.lab_ask = other.lab_ask END"""
 _PUT = f"""
@@ -254,6 +253,10 @@ class Jobs:
         rows = self._ledger.rows(f"SELECT state, ({ahead}) FROM jobs AS job WHERE id = ?", job.id)
         state, place = rows[0] if rows else ("", 0)
         return int(place) if state == "queued" else 0 if state == "running" else None
+
+    def first(self) -> Job | None:
+        """The most urgent that is queued, whether or not it may run yet: what a long run is to let by."""
+        return self._one("WHERE state = 'queued' ORDER BY priority, turn LIMIT 1")
 
     def pending(self) -> list[Job]:
         """What runs, then what is queued, in order."""
