@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from vaultlab import cli
 from vaultlab.commands.words import FAILS, USE
+from vaultlab.errors import VaultlabError
 from vaultlab.vault.journal import lock
 
 SMALL = "features: 2\nhidden: 1\nsparsity: 90%\nsteps: 200\nbatch: 64\nseeds: 2\n"
@@ -187,6 +188,18 @@ def test_init_changes_nothing_that_is_there(home: Path, tmp_path: Path) -> None:
     Typed("init", tmp_path, "--note", "First")
     assert (tmp_path / "First.md").read_text() == "mine"
     assert Typed("render", tmp_path, "--dry-run").code == 0
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    told = Typed("run", "superposition", "--out", tmp_path / "file" / "out")
+    assert isinstance(told.error, VaultlabError)
+    assert "could not be written" in told.error.message
+    (tmp_path / "sub dir").mkdir()
+    assert f"vaultlab render '{tmp_path / 'sub dir'}'" in Typed("init", tmp_path / "sub dir").out
+    (tmp_path / "sub dir" / "Notes").write_text("mine")
+    told = Typed("init", tmp_path / "sub dir", "--note", "Notes/First")
+    assert isinstance(told.error, VaultlabError)
 
 
 def test_every_command_has_an_example(home: Path) -> None:

@@ -17,6 +17,7 @@ from vaultlab.process import logs
 from vaultlab.result import Ask, Failure, Refusal, encode
 from vaultlab.texts import Texts
 from vaultlab.vault import config as configuration
+from vaultlab.vault import files
 
 
 def run(
@@ -30,6 +31,9 @@ def run(
 
     Example: `vaultlab run superposition features=5 hidden=2 sparsity=95% --out /tmp/pentagon`
     """
+    if out is not None:
+        with files.in_words(out, "written"):
+            out.mkdir(parents=True, exist_ok=True)
     with Lab(device=device) as lab:
         ask = _ask_of(experiment, fields or [], catalogue.load(lab.describe))
         with terminal.progress() as bar:
@@ -40,11 +44,10 @@ def run(
     wire = encode(answer)
     plain = {part: wire[part] for part in ("metrics", "checks", "figures", "provenance", "points")}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         for name, figure in answer.figures.items():
-            (out / f"{name}.{figure.kind}").write_bytes(figure.content)
+            files.replace(out / f"{name}.{figure.kind}", figure.content)
             plain["figures"][name] = {"file": f"{name}.{figure.kind}", "alt": figure.alt}
-        (out / "result.json").write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.replace(out / "result.json", (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode())
     if as_json:
         terminal.dump(plain)
     else:

@@ -1,5 +1,6 @@
 """The words about a vault: render, check, accept, why, clean, init."""
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -94,9 +95,8 @@ def check(
         for id, path, one in found:
             terminal.say(f"✗ {id or path}  {one}", "red")
         if not found:
-            terminal.say(
-                f"{len(seen.items)} blocks, all fresh; every check and every claim holds or was accepted.", "green"
-            )
+            blocks = "1 block" if len(seen.items) == 1 else f"{len(seen.items)} blocks"
+            terminal.say(f"{blocks}, all fresh; every check and every claim holds or was accepted.", "green")
     raise typer.Exit(FAILS if found else FINE)
 
 
@@ -136,7 +136,7 @@ def init(
         wrote += _write_new(path, text + catalogue.example_block(first, first.examples[0]["id"]))
     for path in wrote:
         terminal.say(f"wrote {path}")
-    terminal.say(f"Next: vaultlab render {vault}")
+    terminal.say(f"Next: vaultlab render {shlex.quote(str(vault))}")
 
 
 def why(id: str, vault: VaultOpt = None) -> None:
@@ -280,6 +280,5 @@ def _write_new(path: Path, text: str) -> list[Path]:
     if path.exists():
         terminal.warn(f"{path} is there already and stays as it is.")
         return []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    files.replace(path, text.encode())
     return [path]
