@@ -89,6 +89,10 @@ def test_render_check_why_accept_and_clean(vault: Path) -> None:
     assert "represented > 2: refuted" in Typed("accept", "two", "--vault", vault).out
     assert Typed("check", vault).code == 0
     assert Typed("check", vault, "--strict").code == 1
+    page = vault / "vaultlab/two.md"
+    page.write_text(page.read_text().replace("represented > 2: refuted", "represented > 2: supported", 1))
+    assert "refuted, and another verdict was accepted: represented > 2" in Typed("check", vault).out
+    Typed("accept", "two", "--vault", vault)
     assert Typed("render", vault, "--id", "two").code == 0, "an accepted finding is no failure"
     note.write_text("No block any more.\n")
     assert "would remove vaultlab/two.md" in Typed("clean", vault, "--dry-run").out

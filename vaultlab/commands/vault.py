@@ -223,7 +223,8 @@ def _complaints(item: Item, strict: bool) -> list[str]:
     said = [f"the check “{name}” failed" for name in item.stored.failed_checks]
     judged = [Judgement(claim, cast(Verdict, verdict), "") for claim, verdict in item.stored.claims.items()]
     for one in claims.unaccepted(judged, () if strict else item.stored.accepted):
-        said.append(f"{one.verdict}: {one.claim}")
+        moved = any(found.startswith(f"{one.claim}: ") for found in item.stored.accepted)
+        said.append(f"{one.verdict}{', and another verdict was accepted' * moved}: {one.claim}")
     return said
 
 
