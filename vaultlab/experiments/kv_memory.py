@@ -227,7 +227,8 @@ def _place(spec: Spec, model: Model) -> tuple[int, slice]:
 def _enough(spec: Spec, sentences: Sentences) -> None:
     if len(sentences) < spec.top:
         raise NoteError(
-            f"The text has {len(sentences)} different sentences, and {spec.top} triggers of every key are asked for.",
+            f"The text has {len(sentences)} different sentence{'s' * (len(sentences) != 1)}, "
+            f"and {spec.top} triggers of every key are asked for.",
             "Give it a longer text, or take a smaller `top`.",
             field="text",
         )
