@@ -281,9 +281,14 @@ def test_cancelling_what_is_not_there_does_nothing(lab: Lab) -> None:
 
 def test_ctrl_c_ends_the_run_and_is_raised(lab: Lab) -> None:
     pid = pid_of(lab)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        lab.ask(an_ask("hang"))
+    # Started in the background by a shell, this process would have been told to ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            lab.ask(an_ask("hang"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not alive(pid)
     assert works(lab)
 
