@@ -373,14 +373,18 @@ class Daemon:
         return True
 
     def _run(self, job: Job) -> None:
+        by_name = job.block in self._named or job.origin == _BY_NAME
         survey = self.survey or self.pipeline.look()
-        item = next((one for one in survey.items if one.name == job.block), None)
-        if item is None or item.ask is None or item.lab_ask != job.lab_ask:
+        item = _item_of(survey, job.block)
+        if item is None or item.lab_ask != job.lab_ask:  # the job may be younger than the last look
+            survey = self.pipeline.look()
+            item = _item_of(survey, job.block)
+        # Whoever names a block means it as it stands now.
+        if item is None or item.ask is None or (item.lab_ask != job.lab_ask and not by_name):
             self.jobs.finish(job, "cancelled", "The block is no longer as it was when it was queued.")
             if item is not None:
                 self._seen.discard(_key(item))
             return
-        by_name = job.block in self._named or job.origin == _BY_NAME
         outcome = self.pipeline.one(survey, item, Selection(id=item.id if by_name else None, force=job.forced))
         answer = outcome.answer
         stopped = isinstance(answer, Failure) and answer.kind == "cancelled"
@@ -417,8 +421,9 @@ class Daemon:
         running = self.status.running
         if running is None:
             return
-        wanted = self.jobs.renew(running) and not self._in_the_way(running)
-        if not wanted:
+        # A job that has just ended is neither: a cancel by its block's name could meet the block's next run.
+        unwanted = any(job.id == running.id for job in self.jobs.unwanted(_HOLDER))
+        if unwanted or (self.jobs.renew(running) and self._in_the_way(running)):
             self.way.cancel(running.block)  # of no effect before it has begun: then the next tick does it
 
     def _in_the_way(self, running: Job) -> bool:
@@ -450,3 +455,7 @@ class Daemon:
 
 def _key(item: Item) -> tuple[str, str, str]:
     return (item.id or item.path, item.lab_ask, item.card)
+
+
+def _item_of(survey: Survey, name: str) -> Item | None:
+    return next((item for item in survey.items if item.name == name), None)
