@@ -555,7 +555,7 @@ def serving(alive: Alive) -> Iterator[None]:
         assert not serving.is_alive()
 
 
-def _wait(until: Callable[[], bool], seconds: float = 20.0) -> None:
+def _wait(until: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end
