@@ -19,7 +19,7 @@ from vaultlab.pipeline import QUIET_S, AskWorker, Outcome, Pipeline, Selection
 from vaultlab.result import Answer, Ask, Failure, Progress
 from vaultlab.survey import Item, Look, Survey
 from vaultlab.vault import files, presence
-from vaultlab.vault.journal import home, lock, made
+from vaultlab.vault.journal import lock
 from vaultlab.vault.presence import Request
 from vaultlab.vault.watch import RUN_S, Changes, Watch
 
@@ -72,11 +72,6 @@ class Status:
 
 Tell = Callable[[Outcome | str], None]
 """Is told what became of each block, and sentences about everything else."""
-
-
-def queue_of(root: Path) -> Path:
-    """The file of this vault's queue."""
-    return made(home(root)) / "jobs.sqlite"
 
 
 class Daemon:

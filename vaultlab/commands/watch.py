@@ -12,13 +12,12 @@ from dataclasses import replace
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from vaultlab import catalogue, places, terminal, trust
 from vaultlab.commands.words import FINE, Device, Json, VaultArg, alone, root_of
-from vaultlab.daemon import Daemon, Status, Way, queue_of
 from vaultlab.errors import NoteError, RunError
 from vaultlab.jobs import Job, Jobs
 from vaultlab.lab import Lab
@@ -29,8 +28,10 @@ from vaultlab.survey import Item, Look, Survey, survey
 from vaultlab.vault import config as configuration
 from vaultlab.vault import presence
 from vaultlab.vault.journal import made
-from vaultlab.vault.presence import Request
-from vaultlab.vault.watch import Watch
+from vaultlab.vault.presence import Request, queue_of
+
+if TYPE_CHECKING:
+    from vaultlab.daemon import Daemon, Status
 
 STOP_S = 15.0
 """How long the daemon may take to end: a run in a native call has to be killed first."""
@@ -53,6 +54,10 @@ def watch(
 
     Example: `vaultlab watch ~/Notes`
     """
+    # Here, not above: what watching takes is a tenth of a second that no other command, and no `--help`, should wait.
+    from vaultlab.daemon import Daemon, Way  # noqa: PLC0415
+    from vaultlab.vault.watch import Watch  # noqa: PLC0415
+
     root = root_of(vault)
     _must_be_trusted(root, trusted)
     with presence.attend(root), _log(), Lab(device=device) as lab, ExitStack() as held:
@@ -178,7 +183,7 @@ def _tell(what: Outcome | str) -> None:
 
 
 @contextmanager
-def _ending(daemon: Daemon) -> Iterator[None]:
+def _ending(daemon: "Daemon") -> Iterator[None]:
     """Ctrl-C and SIGTERM end the daemon in order; a second one does not wait."""
     before: dict[int, Any] = {}
 
@@ -196,7 +201,7 @@ def _ending(daemon: Daemon) -> Iterator[None]:
 
 
 @contextmanager
-def _saying(root: Path, daemon: Daemon) -> Iterator[None]:
+def _saying(root: Path, daemon: "Daemon") -> Iterator[None]:
     """Tells the other programs of this machine, once a second while something changes, what the daemon does."""
     ended, since = threading.Event(), time.time()
 
@@ -220,11 +225,11 @@ def _saying(root: Path, daemon: Daemon) -> Iterator[None]:
         saying.join()
 
 
-def _said(status: Status) -> dict[str, Any]:
+def _said(status: "Status") -> dict[str, Any]:
     return {"scans": status.scans, "held": status.held, "progress": _progress(status)}
 
 
-def _progress(status: Status) -> str:
+def _progress(status: "Status") -> str:
     step = status.progress
     if step is None:
         return ""
@@ -238,7 +243,7 @@ def _progress(status: Status) -> str:
     return said
 
 
-def _view(root: Path, daemon: Daemon) -> list[str]:
+def _view(root: Path, daemon: "Daemon") -> list[str]:
     """What stands below the lines: what runs and what comes next."""
     status = daemon.status
     lines = _lines(daemon.jobs.pending(), _progress(status))

@@ -103,3 +103,8 @@ def _said(root: Path) -> Path:
 
 def _asked(root: Path) -> Path:
     return home(root) / "asked"
+
+
+def queue_of(root: Path) -> Path:
+    """The file of this vault's queue."""
+    return made(home(root)) / "jobs.sqlite"
