@@ -16,7 +16,7 @@ from vaultlab.process import logs
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Claims in Obsidian notes that run.\n\nBegin with `vaultlab init VAULT`, then `vaultlab render VAULT`.",
     epilog="Exit codes: 0 fine · 1 a result or a claim fails · 2 wrong use · 3 the machine",

@@ -28,7 +28,7 @@ def models_find(word: str, as_json: Json = False) -> None:
 
 @app.command("pull")
 def models_pull(
-    name: Annotated[str, typer.Argument(help="smollm2-135m, or ORG/NAME[@REV] of the Hugging Face hub.")],
+    name: Annotated[str, typer.Argument(help="smollm2-135m, or ORG/NAME or ORG/NAME@REV of the Hugging Face hub.")],
 ) -> None:
     """Fetch a model, convert and verify it. Example: `vaultlab models pull smollm2-135m`"""
     _models("pull", name=name)
