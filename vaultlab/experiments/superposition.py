@@ -56,13 +56,11 @@ from vaultlab.models.autoencoder import (
     mean_loss,
     train,
 )
+from vaultlab.models.geometry import REPRESENTED, geometry
 from vaultlab.models.load import Shape
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, heat, log_axis
 from vaultlab.plots.vectors import SISTERS, feature_axis, sisters, vectors
 from vaultlab.result import Check, Metric
-
-REPRESENTED = 0.5
-"""The norm from which a feature counts as represented: trained norms lie near 1 or near 0."""
 
 FRESH = 2**16
 """Vectors on which a trained model's loss is measured; it has seen none of them."""
@@ -180,23 +178,6 @@ def _standard_error(each: Float[Tensor, "seeds vectors"]) -> Float[Tensor, " see
 
 def _null(spec: Spec) -> float:
     return mean_loss(toy_of(spec), spec.sparsity)
-
-
-class Geometry(NamedTuple):
-    """How the features of W lie to each other; a row of zeros has no direction, no interference and no share."""
-
-    norm: Float[Tensor, "*seeds features"]
-    interference: Float[Tensor, "*seeds features"]
-    dimensionality: Float[Tensor, "*seeds features"]
-
-
-def geometry(W: Float[Tensor, "*seeds features hidden"]) -> Geometry:
-    """Norms, interference Σ_{j≠i} (Ŵ_i · W_j)² and dimensionality ‖W_i‖² / Σ_j (Ŵ_i · W_j)²."""
-    norm = W.norm(dim=-1)
-    along = (torch.nn.functional.normalize(W, dim=-1, eps=1e-30) @ W.mT).square()
-    total = along.sum(-1)
-    others = total - along.diagonal(dim1=-2, dim2=-1)
-    return Geometry(norm, others, torch.where(total > 0, norm**2 / total, 0))
 
 
 def _chance(W: Float[Tensor, "features hidden"], generator: torch.Generator) -> Float[Tensor, ""]:

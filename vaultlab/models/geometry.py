@@ -1,0 +1,31 @@
+"""How features lie to each other in a layer, from the weights alone: a feature is a row of W, one column a dimension.
+
+Source: Elhage et al. (2022), "Toy Models of Superposition", sections "Demonstrating Superposition" and "The Geometry of
+Superposition", https://transformer-circuits.pub/2022/toy_model/index.html
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+REPRESENTED = 0.5
+"""The norm from which a feature counts as represented: trained norms lie near 1 or near 0."""
+
+
+class Geometry(NamedTuple):
+    """How the features of W lie to each other; a row of zeros has no direction, no interference and no share."""
+
+    norm: Float[Tensor, "*seeds features"]
+    interference: Float[Tensor, "*seeds features"]
+    dimensionality: Float[Tensor, "*seeds features"]
+
+
+def geometry(W: Float[Tensor, "*seeds features hidden"]) -> Geometry:
+    """Norms, interference Σ_{j≠i} (Ŵ_i · W_j)² and dimensionality ‖W_i‖² / Σ_j (Ŵ_i · W_j)²."""
+    norm = W.norm(dim=-1)
+    along = (torch.nn.functional.normalize(W, dim=-1, eps=1e-30) @ W.mT).square()
+    total = along.sum(-1)
+    others = total - along.diagonal(dim1=-2, dim2=-1)
+    return Geometry(norm, others, torch.where(total > 0, norm**2 / total, 0))
