@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
+PLUGIN := obsidian-plugin
 
-.PHONY: demo test test-long check bench model clean
+.PHONY: demo test test-plugin test-long plugin check bench model clean
 .DEFAULT_GOAL := demo
 
 # A torch that is in .venv already stays, whatever its build; the pins hold for everything else.
@@ -34,6 +35,20 @@ demo: model
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest -q -m "not long and not model"
 
+# The plugin, built: the same sources give the same bytes.
+plugin: $(PLUGIN)/node_modules/.installed
+	npm --prefix $(PLUGIN) run --silent build
+
+test-plugin: plugin $(BIN)/.installed
+	npm --prefix $(PLUGIN) run --silent types
+	npm --prefix $(PLUGIN) run --silent lint
+	npm --prefix $(PLUGIN) run --silent test
+
+$(PLUGIN)/node_modules/.installed: $(PLUGIN)/package.json $(PLUGIN)/package-lock.json
+	@command -v npm >/dev/null || { echo "The plugin is built with Node.js 20 or newer; install nodejs and npm."; exit 1; }
+	npm --prefix $(PLUGIN) ci --ignore-scripts --no-progress
+	touch $@
+
 test-long: model
 	$(BIN)/python -m pytest -q -m "long or model"
 
@@ -51,4 +66,4 @@ bench: model
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf $(VENV) demo-vault build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo-vault build dist $(PLUGIN)/node_modules $(PLUGIN)/dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,218 @@
+/** A block as it stands in a note: Reading view, Live Preview, an embed, a canvas or a window of its own. */
+
+import { MarkdownRenderChild, Notice, setIcon, type MarkdownPostProcessorContext } from "obsidian";
+import { find, idOf, sight, type Action, type Sight, type Tone } from "./block";
+import { Refusal } from "./client";
+import type { Lab } from "./lab";
+import { page, type Page, type Verdict } from "./page";
+import type { Block } from "./protocol";
+
+/** What a block can ask of the rest of the plugin. */
+export interface Hands {
+  pair: () => void;
+  trust: () => void;
+  goto: (path: string, line: number) => void;
+  /** What to type to start the daemon of this vault. */
+  command: () => string;
+}
+
+const ICONS: Record<Tone, string> = {
+  fresh: "check-circle-2",
+  stale: "circle-dashed",
+  waiting: "clock",
+  running: "loader-circle",
+  failed: "alert-triangle",
+  quiet: "circle",
+};
+const VERDICTS: Record<Verdict, string> = { supported: "check", refuted: "x", undecided: "help-circle" };
+const LABELS: Record<Action, string> = {
+  run: "Run",
+  cancel: "Cancel",
+  open: "Open result",
+  why: "Why",
+  pair: "Pair…",
+  trust: "Trust this vault…",
+  retry: "Try again",
+  settings: "Settings",
+};
+
+export class BlockView extends MarkdownRenderChild {
+  private page: Page | null = null;
+  private block: Block | null = null;
+  private shown = "";
+  private explained = false;
+  private said: Refusal | null = null;
+
+  constructor(
+    container: HTMLElement,
+    private readonly source: string,
+    private readonly context: MarkdownPostProcessorContext,
+    private readonly lab: Lab,
+    private readonly hands: Hands,
+  ) {
+    super(container);
+  }
+
+  override onload(): void {
+    const { app } = this.lab.desk;
+    this.containerEl.addClass("vaultlab-block");
+    this.register(this.lab.watch(this.path, () => this.render()));
+    this.registerEvent(
+      app.metadataCache.on("changed", (file) => {
+        if (file.basename === this.id) void this.reread();
+      }),
+    );
+    this.render();
+    void this.reread();
+  }
+
+  private get path(): string {
+    return this.context.sourcePath;
+  }
+
+  private get id(): string {
+    return this.block?.id ?? idOf(this.source);
+  }
+
+  private async reread(): Promise<void> {
+    this.page = this.id ? await page(this.lab.desk.app, this.id, this.path) : null;
+    this.render();
+  }
+
+  private render(): void {
+    const known = this.lab.known(this.path);
+    const before = this.id;
+    const start = this.context.getSectionInfo(this.containerEl)?.lineStart ?? null;
+    this.block = known && find(known.text, known.planned, this.source, start === null ? null : start + 1);
+    if (this.id !== before) void this.reread();
+    const name = this.block?.experiment;
+    const seen = sight(this.source, {
+      state: this.lab.link.state,
+      planned: known?.planned ?? null,
+      block: this.block,
+      event: this.id ? this.lab.event(this.path, this.id) : null,
+      page: this.page,
+      experiment: (name && this.lab.experiments?.experiments[name]) || null,
+      problem: this.said?.problem ?? this.lab.problem(this.path),
+    });
+    const shown = JSON.stringify([seen, this.explained]);
+    if (shown === this.shown) return;
+    this.shown = shown;
+    this.draw(seen);
+  }
+
+  private draw(seen: Sight): void {
+    const { containerEl } = this;
+    const focused = containerEl.querySelector<HTMLElement>("button:focus")?.dataset.action;
+    const status = containerEl.querySelector(".vaultlab-state")?.textContent;
+    containerEl.empty();
+    containerEl.dataset.tone = seen.tone;
+    containerEl.setAttrs({ role: "group", "aria-label": `Experiment: ${seen.title}` });
+    const head = containerEl.createDiv("vaultlab-head");
+    setIcon(head.createSpan({ cls: "vaultlab-icon", attr: { "aria-hidden": "true" } }), ICONS[seen.tone]);
+    head.createSpan({ cls: "vaultlab-title", text: seen.title });
+    head.createSpan({ cls: "vaultlab-state", text: seen.state, attr: status === seen.state ? {} : { role: "status" } });
+    if (seen.what) containerEl.createDiv({ cls: "vaultlab-what", text: seen.what });
+    list(containerEl, "vaultlab-fields", seen.fields);
+    claims(containerEl, seen.claims);
+    this.details(seen);
+    progress(containerEl, seen);
+    this.actions(seen.actions, focused);
+  }
+
+  private details(seen: Sight): void {
+    const { detail, hint, line, command } = seen;
+    if (!detail && !hint && !this.explained) return;
+    const details = this.containerEl.createDiv("vaultlab-details");
+    if (line !== null) {
+      const place = details.createEl("a", { cls: "vaultlab-line", text: `Line ${line}`, href: "#" });
+      place.addEventListener("click", (event) => {
+        event.preventDefault();
+        this.hands.goto(this.path, line);
+      });
+    }
+    if (detail) details.createSpan({ cls: "vaultlab-detail", text: detail });
+    if (hint) details.createSpan({ cls: "vaultlab-hint", text: hint });
+    if (command) details.createEl("code", { cls: "vaultlab-command", text: this.hands.command() });
+    if (this.explained) this.explain(details);
+  }
+
+  private explain(details: HTMLElement): void {
+    const why = this.block?.why || "Nothing that it asks has changed since it ran.";
+    details.createSpan({ cls: "vaultlab-detail", text: why });
+    const { page } = this;
+    if (!page) return;
+    for (const [text, part] of [["What it ran with", "provenance"], ["What changed before", "history"]] as const) {
+      const link = details.createEl("a", { cls: "internal-link", text, href: `${page.path}#^${part}` });
+      link.addEventListener("click", (event) => {
+        event.preventDefault();
+        void this.lab.desk.app.workspace.openLinkText(`${page.path}#^${part}`, this.path);
+      });
+    }
+  }
+
+  private actions(actions: readonly Action[], focused: string | undefined): void {
+    if (!actions.length) return;
+    const row = this.containerEl.createDiv("vaultlab-actions");
+    for (const action of actions) {
+      const button = row.createEl("button", { text: LABELS[action], attr: { type: "button" } });
+      button.dataset.action = action;
+      if (action === "why") button.setAttr("aria-expanded", String(this.explained));
+      button.addEventListener("click", () => void this.act(action));
+      if (action === focused) button.focus();
+    }
+    if (focused && !actions.some((action) => action === focused)) row.querySelector("button")?.focus();
+  }
+
+  private async act(action: Action): Promise<void> {
+    this.said = null;
+    try {
+      if (action === "run") await this.lab.run(this.path, this.id);
+      else if (action === "cancel") await this.cancel();
+      else if (action === "open" && this.page) await this.open(this.page.path);
+      else if (action === "why") this.explained = !this.explained;
+      else if (action === "pair") this.hands.pair();
+      else if (action === "trust") this.hands.trust();
+      else if (action === "retry") this.lab.link.retry();
+    } catch (error) {
+      if (!(error instanceof Refusal)) new Notice("The daemon did not answer.");
+      else this.said = error;
+    }
+    this.render();
+  }
+
+  private async cancel(): Promise<void> {
+    const run = this.lab.event(this.path, this.id)?.run ?? this.block?.run;
+    if (run) await this.lab.cancel(run);
+  }
+
+  private async open(path: string): Promise<void> {
+    await this.lab.desk.app.workspace.openLinkText(path, this.path);
+  }
+}
+
+function list(container: HTMLElement, cls: string, items: readonly string[]): void {
+  if (!items.length) return;
+  const list = container.createEl("ul", cls);
+  for (const text of items) list.createEl("li", { text });
+}
+
+function claims(container: HTMLElement, found: Sight["claims"]): void {
+  if (!found.length) return;
+  const list = container.createEl("ul", { cls: "vaultlab-claims", attr: { "aria-label": "Claims" } });
+  for (const { text, verdict } of found) {
+    const item = list.createEl("li", { attr: { "data-verdict": verdict ?? "none" } });
+    setIcon(item.createSpan({ attr: { "aria-hidden": "true" } }), verdict ? VERDICTS[verdict] : "minus");
+    item.createSpan({ text });
+    item.createSpan({ cls: "vaultlab-aside", text: verdict ?? "not judged yet" });
+  }
+}
+
+function progress(container: HTMLElement, seen: Sight): void {
+  if (!seen.progress) return;
+  const { done, total, text } = seen.progress;
+  const bar = container.createDiv("vaultlab-progress");
+  const drawn = bar.createEl("progress", { attr: { "aria-label": seen.state } });
+  if (done !== null && total !== null) drawn.setAttrs({ value: String(done), max: String(total) });
+  if (text) bar.createSpan({ text });
+}

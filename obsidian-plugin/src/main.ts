@@ -1,0 +1,64 @@
+/** The plugin's life: what is begun here ends with it. */
+
+import { FileSystemAdapter, Platform, Plugin, debounce } from "obsidian";
+import { BlockView, type Hands } from "./blockView";
+import { addCommands, goto, said } from "./commands";
+import { Device } from "./device";
+import { apply } from "./edits";
+import { Lab } from "./lab";
+import { marked } from "./marks";
+import { Notes } from "./notes";
+import { Pairing, Settings, Trusting } from "./settings";
+import { statusWords } from "./status";
+
+const SAVED_MS = 500;
+
+export default class Vaultlab extends Plugin {
+  override onload(): void {
+    const device = new Device(this.app);
+    const notes = new Notes(this.app);
+    const lab = new Lab(device, notes, Platform.isMobile);
+    lab.edit = (edit) => said(apply(lab, edit));
+    const retry = () => lab.link.retry();
+    const hands: Hands = {
+      pair: () => new Pairing(this.app, device, lab).open(),
+      trust: () => new Trusting(this.app, device, retry).open(),
+      goto: (path, line) => void goto(lab, path, line),
+      command: () => this.command(),
+    };
+    this.registerMarkdownCodeBlockProcessor("vaultlab", (source, el, context) => {
+      context.addChild(new BlockView(el, source, context, lab, hands));
+    });
+    this.registerEditorExtension([notes.extension, marked(lab)]);
+    this.addSettingTab(new Settings(this.app, this, device, lab));
+    addCommands(this, lab, { pair: hands.pair, queue: () => undefined });
+    this.status(lab);
+    const saved = debounce((path: string) => void lab.look(path), SAVED_MS, true);
+    this.registerEvent(
+      this.app.vault.on("modify", ({ path }) => {
+        if (lab.watched(path)) saved(path);
+      }),
+    );
+    this.register(() => saved.cancel());
+    this.register(() => lab.link.stop());
+    this.app.workspace.onLayoutReady(() => lab.link.start());
+  }
+
+  private status(lab: Lab): void {
+    if (Platform.isMobile) return;
+    const item = this.addStatusBarItem();
+    const draw = () => {
+      const { words, detail } = statusWords(lab.link.state, lab.underway);
+      item.setText(`Lab: ${words}`);
+      item.setAttrs({ "aria-label": detail || words, "data-tooltip-position": "top" });
+    };
+    this.register(lab.watch(null, draw));
+    draw();
+  }
+
+  private command(): string {
+    const { adapter } = this.app.vault;
+    const path = adapter instanceof FileSystemAdapter ? adapter.getBasePath() : this.app.vault.getName();
+    return `vaultlab watch "${path}"`;
+  }
+}

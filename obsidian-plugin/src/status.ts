@@ -1,0 +1,44 @@
+/** How it stands, in a few words: for the status bar and the settings. */
+
+import { clocks, left, update } from "./block";
+import type { State } from "./link";
+import type { Event } from "./protocol";
+
+export interface Words {
+  words: string;
+  detail: string;
+}
+
+/** The connection and what runs, in words. */
+export function statusWords(state: State, underway: readonly Event[]): Words {
+  switch (state.is) {
+    case "viewer":
+      return { words: "Results only", detail: "On a phone results are shown, and nothing is run." };
+    case "untrusted":
+      return { words: "Not trusted", detail: "Nothing runs before you trust this vault." };
+    case "unpaired":
+      return { words: "Not paired", detail: "Pair this device with the daemon of this machine." };
+    case "searching":
+      return { words: "Connecting", detail: "" };
+    case "absent":
+      return { words: "No daemon", detail: "None answers on this machine." };
+    case "stranger":
+      return { words: "Not recognised", detail: "Whoever answers does not know this device: pair it anew." };
+    case "clock":
+      return { words: "Clocks differ", detail: clocks(state.seconds) };
+    case "mismatch":
+      return { words: "Versions differ", detail: update(state.update) };
+    case "connected":
+      return { words: work(underway), detail: `vaultlab ${state.hello.version} on ${state.hello.machine}.` };
+  }
+}
+
+function work(underway: readonly Event[]): string {
+  const running = underway.find((event) => event.kind === "running" || event.kind === "loading");
+  const waiting = underway.filter((event) => event.kind === "queued").length;
+  const queue = waiting ? `${waiting} waiting` : "";
+  if (!running) return queue || "Idle";
+  const share = running.done !== null && running.total ? ` ${Math.floor((100 * running.done) / running.total)} %` : "";
+  const rest = running.eta_s === null ? "" : `${left(running.eta_s)} left`;
+  return [`${running.id}${share}`, rest, queue].filter(Boolean).join(" · ");
+}
