@@ -20,6 +20,7 @@ from vaultlab.protocol import (
     Queue,
     Queued,
     RunAsk,
+    TrustAsk,
     Verbs,
 )
 from vaultlab.server import serve
@@ -74,13 +75,18 @@ class Daemon:
         self.heard("edit", id, outcome.outcome)
         return Noted() if id == "e1" else None
 
-    def artifact(self, run: str, name: str) -> Artifact | None:
-        self.heard("artifact", run, name)
-        return Artifact(kind="svg", content="PHN2Zy8+", alt="A pentagon") if (run, name) == ("r1", "weights") else None
+    def trust(self, ask: TrustAsk) -> Noted:
+        self.heard("trust", ask.trusted)
+        return Noted()
+
+    def artifact(self, block: str, name: str) -> Artifact | None:
+        self.heard("artifact", block, name)
+        known = (block, name) == ("pentagon", "weights")
+        return Artifact(kind="svg", content="PHN2Zy8+", alt="A pentagon") if known else None
 
     @property
     def verbs(self) -> Verbs:
-        names = ("hello", "experiments", "plan", "run", "cancel", "edit", "artifact")
+        names = ("hello", "experiments", "plan", "run", "cancel", "edit", "artifact", "trust")
         return Verbs(events=self.feed.after, **{name: getattr(self, name) for name in names})
 
 
@@ -99,7 +105,7 @@ class House:
 
     def __init__(self, folder, clock=time.time):
         self.daemon, self.pairings = Daemon(), Pairings(folder / "state")
-        self.server = serve(self.daemon.verbs, self.pairings, clock)
+        self.server = serve(self.daemon.verbs, self.pairings, clock, clock)
         self.daemon.feed.wake = self.server.wake
         self.port = self.server.port
         client, _ = pair(self.port, self.pairings.offer(clock()), time_ms=int(clock() * 1000))

@@ -56,7 +56,7 @@ def test_everything_that_is_asked_is_closed():
     shapes = document["components"]["schemas"]
     operations = [one for methods in document["paths"].values() for one in methods.values()]
     asked = [one["requestBody"] for one in operations if "requestBody" in one]
-    assert len(asked) == 4
+    assert len(asked) == 5
     for body in asked:
         name = body["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
         assert shapes[name]["additionalProperties"] is False
@@ -101,10 +101,11 @@ def test_presence_has_a_name_that_stays_in_its_folder(machine, name):
 
 
 def test_presence_says_where_and_nothing_secret():
-    assert presence(4711, "desk", 1_800_000_000, pid=7) == {
+    assert presence(4711, "desk", 1_700_000_000, 1_800_000_000, pid=7) == {
         "protocol": 1,
         "port": 4711,
         "pid": 7,
         "machine": "desk",
+        "since": 1_700_000_000,
         "beat": 1_800_000_000,
     }

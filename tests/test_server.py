@@ -29,7 +29,8 @@ standing, house, build = served.standing, served.house, served.build
         ("POST", "/v1/runs", RUN, ("run", *RUN.values())),
         ("DELETE", "/v1/runs/r1", None, ("cancel", "r1")),
         ("POST", "/v1/edits/e1", {"outcome": "conflict"}, ("edit", "e1", "conflict")),
-        ("GET", "/v1/runs/r1/artifacts/weights", None, ("artifact", "r1", "weights")),
+        ("GET", "/v1/blocks/pentagon/artifacts/weights", None, ("artifact", "pentagon", "weights")),
+        ("POST", "/v1/trust", {"trusted": True}, ("trust", True)),
     ],
 )
 def test_every_verb_is_asked_and_its_answer_signed(house, method, target, body, heard):
@@ -95,7 +96,7 @@ def test_a_fault_of_ours_is_logged_and_not_told(house, caplog):
     [
         ("DELETE", "/v1/runs/r2", None),
         ("POST", "/v1/edits/e2", {"outcome": "applied"}),
-        ("GET", "/v1/runs/r1/artifacts/none", None),
+        ("GET", "/v1/blocks/pentagon/artifacts/none", None),
     ],
 )
 def test_what_the_daemon_does_not_know(house, method, target, body):

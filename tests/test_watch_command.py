@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tests.faced import Plugin, made, presence_file
+from tests.http_client import pair
 from tests.test_cli import NOTE as REAL
 from tests.test_cli import Typed
 from tests.test_daemon import Alive, alive, answer, serving
@@ -108,8 +110,24 @@ def test_a_real_daemon_with_a_real_worker(alive: Alive) -> None:
     try:
         _wait(lambda: (presence.present(alive.root) or {}).get("since"))
         assert Typed("watch", alive.root, "--trust").code != 0
+        port = json.loads(presence_file(alive.root).read_bytes())["port"]
+        client, _ = pair(port, Typed("pair", alive.root).out.split()[0])
+        assert client
+        plugin = Plugin(client)
+        plugin.poll()
+        assert set(plugin.said("GET", "/v1/experiments")["experiments"]) >= {"superposition", "attention", "kv_memory"}
+        _wait(lambda: plugin.said("GET", "/v1/hello")["devices"])
         alive.write("Note.md", REAL)
-        _wait(lambda: "![[vaultlab/two#^result]]" in alive.read("Note.md"))
+        _wait(lambda: "done" in [event["kind"] for event in plugin.poll(20) + plugin.events])
+        last = plugin.plan("Note.md", REAL)["blocks"][0]["last"]
+        for name in last["figures"]:
+            assert plugin.said("GET", f"/v1/blocks/two/artifacts/{name}")["alt"]
+        assert plugin.ask("GET", "/v1/blocks/two/artifacts/none").status == 404
+        (edit,) = [event["edit"] for event in plugin.events if event["edit"]]
+        assert alive.read("Note.md") == REAL, "the plugin is there, so the edit is its own"
+        assert plugin.outcome(edit, "taken") == 200
+        alive.write("Note.md", made(edit, REAL))
+        assert plugin.outcome(edit, "applied") == 200
         rendered = Typed("render", alive.root, "--id", "two", "--force")
         assert "✓ two" in rendered.out
         assert "This vault is being watched" in rendered.out
@@ -123,6 +141,7 @@ def test_a_real_daemon_with_a_real_worker(alive: Alive) -> None:
     assert shown.returncode == 0
     assert "✓ two" in out
     assert "Traceback" not in out
+    assert not list((alive.root / ".vaultlab").glob("daemon-*")), "it has said that it is gone"
     log = next((alive.root.parent / "state").rglob("daemon.log")).read_text()
     assert any("queued two" in json.loads(line)["what"] for line in log.splitlines())
 

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 _VERBS: tuple[Callable[..., None], ...] = (
     *(vault.render, vault.check, vault.accept, vault.why, vault.clean, vault.init),
-    *(watch.watch, watch.status, watch.stop),
+    *(watch.watch, watch.status, watch.pair, watch.stop),
     *(bench.run, bench.experiments, bench.new, bench.doctor),
 )
 for verb in _VERBS:

@@ -100,6 +100,10 @@ class Daemon:
         self._problems_due = self._writing = False
         self._next_look = self._next_debts = 0.0
         self._told_debts: set[tuple[str, str]] = set()
+        self.restraint = ""
+        """Why only what is asked for by hand is run and written, in a sentence; empty where all that is new is."""
+        self.noticed: Callable[[], None] = lambda: None
+        """Is called when something may have happened that others want to know."""
         self._complaint = ""
         if jobs.said:
             tell(jobs.said)
@@ -200,11 +204,16 @@ class Daemon:
             changed = self.changes.take()
             if changed or self.now() >= self._next_look:
                 self._look(changed)
-            self._queue()
-            self._write()
+            if self.restraint:
+                self._hold_back()
+            else:
+                self._queue()
+                self._write()
+            self._pay()
             self._heed()
             if self.status.held != len(self._held):
                 self._set_status(held=len(self._held))
+        self.noticed()
 
     def _look(self, changed: Iterable[str]) -> None:
         self._next_look = self.now() + LOOK_S
@@ -266,6 +275,13 @@ class Daemon:
         for item in todo:
             if _key(item) not in self._held and self._quiet(item.path, RUN_S):
                 self._put(item, self._priority(item), item.why)
+
+    def _hold_back(self) -> None:
+        """What was queued by itself waits for a time without restraint."""
+        for job in self.jobs.pending():
+            if job.state == "queued" and job.priority != Priority.BY_HAND:
+                self.jobs.cancel(job.id, self.restraint)
+                self._seen = {one for one in self._seen if one[0] != job.block}
 
     def _quiet(self, path: str, seconds: float) -> bool:
         """Whether nobody has written the note for so long, as the events say and, where they came late, its file."""
@@ -339,9 +355,12 @@ class Daemon:
         if self._problems_due and all(self.changes.quiet(path, QUIET_S) for path in self._told_about(survey)):
             self._problems_due = False
             self.pipeline.problems(survey)
-        if self.now() >= self._next_debts:
+
+    def _pay(self) -> None:
+        """Put in the embeds that are owed, where that can be done now."""
+        if self.survey is not None and self.now() >= self._next_debts:
             self._next_debts = self.now() + _DEBTS_S
-            for outcome in self.pipeline.debts(survey):
+            for outcome in self.pipeline.debts(self.survey):
                 told = (outcome.item.name, outcome.problem)
                 if outcome.problem and told not in self._told_debts:
                     self._told_debts.add(told)
@@ -441,6 +460,7 @@ class Daemon:
 
     def _set_status(self, **now: object) -> None:
         self.status = replace(self.status, **now)  # type: ignore[arg-type]
+        self.noticed()
 
     def _tell_outcome(self, outcome: Outcome) -> None:
         item = outcome.item

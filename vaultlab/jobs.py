@@ -258,9 +258,9 @@ class Jobs:
         """The most urgent that is queued, whether or not it may run yet: what a long run is to let by."""
         return self._one("WHERE state = 'queued' ORDER BY priority, turn LIMIT 1")
 
-    def pending(self) -> list[Job]:
-        """What runs, then what is queued, in order."""
-        return self._all(f"WHERE {_LIVE} ORDER BY state = 'queued', priority, turn")
+    def pending(self, most: int = -1) -> list[Job]:
+        """What runs, then what is queued, in order; at most so many."""
+        return self._all(f"WHERE {_LIVE} ORDER BY state = 'queued', priority, turn LIMIT ?", most)
 
     def recent(self, most: int = 50) -> list[Job]:
         """What has ended, newest first."""

@@ -130,6 +130,17 @@ class Lab:
         found: list[dict[str, Any]] = self._request("doctor")
         return found
 
+    def here(self) -> dict[str, list[str]]:
+        """The names of its `devices`, best first, and of its `models`. RunError without a worker."""
+        found: dict[str, list[str]] = self._request("here")
+        return found
+
+    def data(self, key: str) -> dict[str, Any] | None:
+        """What an interactive figure of the result with this key is drawn from; None where the store has none.
+        RunError without a worker."""
+        found: dict[str, Any] | None = self._request("data", key=key)
+        return found
+
     def forget(self, keys: Sequence[str]) -> int:
         """Take results out of the worker's store; how many were there. RunError without a worker."""
         return int(self._request("forget", keys=list(keys)))

@@ -165,6 +165,11 @@ class Pairings:
         """Every paired device: id → name."""
         return {id: device.name for id, device in self._read().devices.items()}
 
+    @property
+    def plugin(self) -> bool:
+        """Whether a plugin is paired, so that it may be there."""
+        return bool(self.devices().keys() - {COMMAND_LINE})
+
     @contextmanager
     def _held(self) -> Iterator[None]:
         """The command line offers a code while the daemon takes one."""

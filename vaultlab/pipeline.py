@@ -79,7 +79,8 @@ class Pipeline:
     """One rendering of one vault. `ask` is the way to a worker; `now` and `sleep` are the clock.
 
     `patient`: whether it waits for a note that is being typed; else the embed stays a debt, for `debts` to pay.
-    `alone` stands around everything that is written.
+    `alone` stands around everything that is written. `theirs` says whether an editor writes the embed of this block;
+    `offer` hands it that edit of the note as it was read.
     `left`: notes as this rendering has left them, path → hash: a note that nobody else has written is not being typed.
     """
 
@@ -91,6 +92,8 @@ class Pipeline:
     sleep: Callable[[float], None] = time.sleep
     patient: bool = True
     alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    theirs: Callable[[str], bool] = lambda id: False
+    offer: Callable[[str, str, files.Read, splice.Edit], None] = lambda id, path, read, edit: None
     tried: set[tuple[str, str, str]] = field(default_factory=set)
     left: dict[Path, str] = field(default_factory=dict)
 
@@ -334,9 +337,9 @@ class Pipeline:
         journal = Journal(survey.root)
         if id not in journal.owed():
             return False
-        note = files.inside(survey.root, path)
+        note, theirs = files.inside(survey.root, path), self.theirs(id)
         for attempt in range(TRIES):
-            read = self._read_when_quiet(note)
+            read = files.read(note) if theirs else self._read_when_quiet(note)
             if read is None:
                 return False
             if parse.parse(read.text).problems:
@@ -345,6 +348,9 @@ class Pipeline:
             edit = splice.splice(read.text, block, id, survey.config.folder) if block else None
             if edit is None:
                 journal.paid(id)
+                return False
+            if theirs:
+                self.offer(id, path, read, edit)
                 return False
             new = splice.apply(read.text, edit).encode()
             try:

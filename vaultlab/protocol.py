@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
 from vaultlab.notes.splice import Edit as Splice
+from vaultlab.result import Verdict
 
 PROTOCOL = 1
 """Raised whenever an older plugin or command line could no longer talk to this daemon."""
@@ -73,7 +74,12 @@ class Queue(Wire):
 
 
 class Hello(Wire):
-    """Who answers. `vault` is its folder's name; `last` the number of the latest event: poll from there."""
+    """Who answers. `vault` is its folder's name; `last` the number of the latest event: poll from there.
+
+    `devices` and `models` are the worker's, empty until it has said so. Until the vault is `trusted` nothing runs and
+    nothing is written; `trust` says in a sentence what trusting it means. `notices` are sentences for its owner: why
+    nothing runs by itself, what waits to be asked for.
+    """
 
     protocol: int
     version: str
@@ -84,6 +90,9 @@ class Hello(Wire):
     devices: tuple[str, ...]
     models: tuple[str, ...]
     queue: Queue
+    trusted: bool = True
+    trust: str = ""
+    notices: tuple[str, ...] = ()
 
 
 class Experiment(Wire):
@@ -106,7 +115,12 @@ class Experiments(Wire):
 
 
 class Edit(Wire):
-    """`insert` goes in at `offset`, in UTF-16 units, of a text with this hash (of its UTF-8), and of no other."""
+    """`insert` goes in at `offset`, in UTF-16 units, of a text with this hash (of its UTF-8), and of no other.
+
+    Whoever makes it first says `taken`, makes it within ten seconds of having asked that, and only if the answer was
+    200: so a block gets one embed, whoever else is writing. A note that no editor has open is left alone until its
+    file has been quiet for five seconds.
+    """
 
     id: RunId
     path: NotePath
@@ -123,18 +137,27 @@ class PlanAsk(Wire):
 
 
 class Last(Wire):
-    """What a block's result note says now."""
+    """What a block's result note says now. `key` is its result's: another key, other numbers and figures.
+
+    `claims`: claim → verdict; `headline`: metric → number; `figures`: name → the file's path in the vault.
+    """
 
     note: NotePath
     status: Literal["done", "failed"]
-    verdict: Literal["supported", "refuted", "undecided"] | None = None
+    key: str = ""
+    verdict: Verdict | None = None
+    claims: Mapping[str, Verdict] = {}
     headline: Mapping[str, JsonValue] = {}
-    figures: tuple[str, ...] = ()
+    figures: Mapping[str, str] = {}
 
 
 class PlannedBlock(Wire):
-    """A block of the note. `start` and `end` are the lines of its fences, from 1; `sha256` is of the lines between
-    them, and is what a run is asked with. `run` is the run that is queued or under way for it."""
+    """A block of the note. `start` and `end` are the lines of its fences, from 1; `sha256` is of what stands between
+    them as Markdown sees it (no container's prefix, lines joined by a line feed), and is what a run is asked with.
+
+    `fields` are what it would run with, those of its note and its vault included. `run` is the run that is queued or
+    under way for it, `edit` what places the embed that is owed to this very text.
+    """
 
     id: BlockId | None
     experiment: str | None
@@ -145,6 +168,7 @@ class PlannedBlock(Wire):
     state: State
     why: str
     problems: tuple[Problem, ...] = ()
+    fields: Mapping[str, JsonValue] = {}
     run: RunId | None = None
     last: Last | None = None
     edit: Edit | None = None
@@ -217,9 +241,16 @@ class Events(Wire):
 
 
 class Outcome(Wire):
-    """What became of an edit: applied, deferred (not now: ask again), conflict (the text is another one by now)."""
+    """What becomes of an edit: taken (it is about to be made; 409 if it is not wanted any more), applied (it is made,
+    and the note saved), deferred (not now: it comes again), conflict (the text is another one by now: plan that)."""
 
-    outcome: Literal["applied", "deferred", "conflict"]
+    outcome: Literal["taken", "applied", "deferred", "conflict"]
+
+
+class TrustAsk(Wire):
+    """Trust this vault on this machine from now on, or no longer."""
+
+    trusted: bool
 
 
 class Noted(Wire):
@@ -227,7 +258,8 @@ class Noted(Wire):
 
 
 class Artifact(Wire):
-    """A figure of a run: the file in base64, and what it shows in words."""
+    """A figure of a block's last result, and what it shows in words; or, as `data`, the JSON that an interactive figure
+    is drawn from. `content` is the file in base64."""
 
     kind: Literal["svg", "png", "json"]
     content: str
@@ -243,7 +275,7 @@ class Verbs:
     """What the daemon does when it is asked. Called on several threads at once; None: there is no such thing.
 
     NoteError is answered with 422, VaultError (the note is not as it was said to be) with 409, RunError with 503.
-    Only `run` may wait, for 3 s at most. `edit` gets the edit's id, `artifact` the run's id and a figure's name.
+    Only `run` may wait, for 3 s at most. `edit` gets the edit's id, `artifact` the block's id and a figure's name.
     """
 
     hello: Callable[[], Hello]
@@ -254,6 +286,7 @@ class Verbs:
     events: Callable[[str | None], Events]
     edit: Callable[[str, Outcome], Noted | None]
     artifact: Callable[[str, str], Artifact | None]
+    trust: Callable[[TrustAsk], Noted]
 
 
 @dataclass(frozen=True)
@@ -278,12 +311,14 @@ ENDPOINTS = (
     Endpoint("DELETE", "/v1/runs/{run}", "cancel", "Cancel a run that waits or is under way.", Cancelled),
     Endpoint("GET", "/v1/events", "events", "What has happened since; waits for it.", Events, query=EventsAsk),
     Endpoint("POST", "/v1/edits/{edit}", "edit", "What became of an edit asked by an event.", Noted, Outcome),
-    Endpoint("GET", "/v1/runs/{run}/artifacts/{name}", "artifact", "A figure of a run.", Artifact),
+    Endpoint("GET", "/v1/blocks/{block}/artifacts/{name}", "artifact", "A figure of a result, or its data.", Artifact),
+    Endpoint("POST", "/v1/trust", "trust", "Trust this vault, or no longer.", Noted, TrustAsk),
     Endpoint("GET", "/v1/openapi.json", "openapi", "This document.", OpenApi),
 )
 PARAMS = {
     "run": re.compile("[A-Za-z0-9_-]{1,64}"),
     "edit": re.compile("[A-Za-z0-9_-]{1,64}"),
+    "block": re.compile("[a-z0-9][a-z0-9-]{0,63}"),
     "name": re.compile("[a-z0-9][a-z0-9_-]{0,63}"),
 }
 """What stands in a path: name → what it must look like."""
@@ -313,6 +348,7 @@ def presence_name(machine: str) -> str:
     return f"daemon-{re.sub('[^a-z0-9-]+', '-', machine.casefold()).strip('-') or 'machine'}.json"
 
 
-def presence(port: int, machine: str, beat: int, pid: int | None = None) -> dict[str, int | str]:
-    """What that file says: no secret and no host, for vaults get synced. `beat` in seconds since the epoch."""
-    return {"protocol": PROTOCOL, "port": port, "pid": pid or os.getpid(), "machine": machine, "beat": beat}
+def presence(port: int, machine: str, since: int, beat: int, pid: int | None = None) -> dict[str, int | str]:
+    """What that file says: no secret and no host, for vaults get synced. Times in seconds since the epoch."""
+    who: dict[str, int | str] = {"protocol": PROTOCOL, "port": port, "pid": pid or os.getpid(), "machine": machine}
+    return {**who, "since": since, "beat": beat}

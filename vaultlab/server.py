@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 class Face:
     """The ASGI application. `polled` is when a plugin last asked for events."""
 
-    def __init__(self, verbs: Verbs, gate: Gate, clock: Callable[[], float]) -> None:
+    def __init__(self, verbs: Verbs, gate: Gate, awake: Callable[[], float]) -> None:
         self.polled = -math.inf
         self._verbs = verbs
         self._gate = gate
-        self._clock = clock
+        self._awake = awake
         self._routes = [(Route(endpoint.path, _nowhere), endpoint) for endpoint in ENDPOINTS]
         self._document = openapi.document()
         self._changed = asyncio.Event()
@@ -120,7 +120,7 @@ class Face:
         end = asyncio.get_running_loop().time() + asked.wait
         while True:
             if plugin:
-                self.polled = self._clock()
+                self.polled = self._awake()
             changed = self._changed  # taken before we look: what happens in between is not missed
             found = cast(Events, await self._verb("events", asked.after))
             left = end - asyncio.get_running_loop().time()
@@ -177,11 +177,13 @@ def _nowhere() -> None:
 class Served:
     """A server that is running, on `port`."""
 
-    def __init__(self, verbs: Verbs, pairings: Pairings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, verbs: Verbs, pairings: Pairings, clock: Callable[[], float], awake: Callable[[], float]
+    ) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._socket.getsockname()[1]
-        self._clock = clock
-        self._face = Face(verbs, Gate(pairings, self.port, clock), clock)
+        self._awake = awake
+        self._face = Face(verbs, Gate(pairings, self.port, clock), awake)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._face,
@@ -209,7 +211,7 @@ class Served:
 
     def connected(self) -> bool:
         """Whether a plugin has polled within 45 s, so that it makes the edits in authors' notes."""
-        return self._clock() - self._face.polled < CONNECTED_S
+        return self._awake() - self._face.polled < CONNECTED_S
 
     def stop(self) -> None:
         """Answer whoever still waits, and close the port."""
@@ -224,6 +226,12 @@ class Served:
             runner.run(self._server.serve([self._socket]))
 
 
-def serve(verbs: Verbs, pairings: Pairings, clock: Callable[[], float] = time.time) -> Served:
-    """Answer on a port of the system's choice, on a thread of its own. `clock` in seconds since the epoch."""
-    return Served(verbs, pairings, clock)
+def serve(
+    verbs: Verbs,
+    pairings: Pairings,
+    clock: Callable[[], float] = time.time,
+    awake: Callable[[], float] = time.monotonic,
+) -> Served:
+    """Answer on a port of the system's choice, on a thread of its own. `clock` in seconds since the epoch; `awake`
+    stands still while the machine sleeps, as a plugin does that is there."""
+    return Served(verbs, pairings, clock, awake)

@@ -16,6 +16,7 @@ from vaultlab.notes.page import Stored
 from vaultlab.result import Ask, Default, Limits, Text
 from vaultlab.texts import COLLECTIONS, Texts
 from vaultlab.vault import config as configuration
+from vaultlab.vault import files
 from vaultlab.vault.config import Config, Locked
 from vaultlab.vault.index import Index, Scan
 
@@ -121,6 +122,26 @@ def survey(root: Path, owner: Path, experiments: Catalogue) -> Survey:
     items = tuple(look.item(one, taking[one.path], stored.get(one.id or "")) for one in named)
     idle = {path: len(note.blocks) for path, note in notes.items() if note.blocks and not note.takes_part}
     return Survey(root, config, experiments, scan, items, problems, idle, lock)
+
+
+def as_typed(seen: Survey, path: str, text: str) -> tuple[Note, tuple[Item, ...]]:
+    """A note of that vault as it stands in an editor, and its blocks, as if it took part; results as they stand now.
+
+    VaultError, NoteError where a result note or the list of models cannot be read.
+    """
+    folder, note = seen.config.folder, parse.parse(text)
+    taking = {item.path: item.note for item in seen.items} | {path: replace(note, takes_part=True)}
+    owners = {id: f"{one.note}.md" for id, one in page_ids(seen.scan, folder).items()}
+    texts = Texts(seen.config, seen.root, seen.scan)
+    texts.put(path, text)
+    look = _Look(seen.root, seen.config, seen.catalogue, texts, configuration.read_lock(seen.root))
+    named = [one for one in ids.assign(taking, owners, folder) if one.path == path]
+    return note, tuple(look.item(one, note, _standing(look.file(f"{one.id}.md")) if one.id else None) for one in named)
+
+
+def _standing(page_file: Path) -> Stored | None:
+    content = files.look_again(page_file)
+    return page.read(content.decode("utf-8", "replace")) if content is not None else None
 
 
 def _stamp() -> str:

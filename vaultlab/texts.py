@@ -44,6 +44,10 @@ class Texts:
         self.scan = scan
         self._read: dict[str, tuple[Note, str]] = {}
 
+    def put(self, path: str, text: str) -> None:
+        """The note at this path reads so, whatever stands on the disk: it is being typed."""
+        self._read[path] = (parse.parse(text), text)
+
     def resolve(self, value: str, source: str = "") -> Text:
         """The text that `value` means in the note `source`. NoteError: it leads nowhere, or may not be quoted."""
         reference = passage.classify(value)

@@ -13,6 +13,11 @@ from typing import Any
 from vaultlab import places
 from vaultlab.errors import NoteError, RunError
 
+MEANS = (
+    "To trust this vault means: whatever its notes ask for runs on this machine by itself, with the models and texts "
+    "that you allow, within your limits; notes hold no code. Trust it only if you know who writes in it."
+)
+
 _MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?(?:@[\w.-]+)?")
 _WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth")
 
@@ -69,6 +74,15 @@ def trusted(vault: Path) -> bool:
 
 def trust(vault: Path) -> None:
     """Trust this vault on this machine, from now on. RunError where that cannot be kept."""
+    _keep({*_vaults(), _named(vault)})
+
+
+def distrust(vault: Path) -> None:
+    """Trust it no longer. RunError where that cannot be kept."""
+    _keep({*_vaults()} - {_named(vault)})
+
+
+def _keep(vaults: Collection[str]) -> None:
     path = places.state_dir() / "trust.json"
     temporary = path.with_name(f".trust.{os.getpid()}.tmp")
     try:
@@ -76,11 +90,11 @@ def trust(vault: Path) -> None:
         temporary.unlink(missing_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(sorted({*_vaults(), _named(vault)}), file)
+            json.dump(sorted(vaults), file)
         os.replace(temporary, path)
     except OSError as error:
         mend = f"Make {path.parent} writable."
-        raise RunError(f"That this vault is trusted could not be kept: {error.strerror}.", mend) from error
+        raise RunError(f"Which vaults are trusted could not be kept: {error.strerror}.", mend) from error
 
 
 def _named(vault: Path) -> str:

@@ -21,13 +21,14 @@ from vaultlab.commands.words import FINE, Device, Json, VaultArg, alone, root_of
 from vaultlab.errors import NoteError, RunError
 from vaultlab.jobs import Job, Jobs
 from vaultlab.lab import Lab
+from vaultlab.pairing import Pairings
 from vaultlab.pipeline import Outcome, Selection
 from vaultlab.process import logs
 from vaultlab.result import Judgement, Verdict
 from vaultlab.survey import Item, Look, Survey, survey
 from vaultlab.vault import config as configuration
 from vaultlab.vault import presence
-from vaultlab.vault.journal import made
+from vaultlab.vault.journal import home, made
 from vaultlab.vault.presence import Request, queue_of
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ STOP_S = 15.0
 _SAY_S = 1.0
 _FOLLOW_S = 0.1
 _LOG_BYTES = 2**20
-_TRUST = (
-    "To trust this vault means: whatever its notes ask for runs on this machine by itself, with the models and texts "
-    "that you allow, within your limits; notes hold no code. Trust it only if you know who writes in it."
-)
 
 
 def watch(
@@ -56,10 +53,12 @@ def watch(
     """
     # Here, not above: what watching takes is a tenth of a second that no other command, and no `--help`, should wait.
     from vaultlab.daemon import Daemon, Way  # noqa: PLC0415
+    from vaultlab.desk import Worker  # noqa: PLC0415
+    from vaultlab.service import serving  # noqa: PLC0415
     from vaultlab.vault.watch import Watch  # noqa: PLC0415
 
     root = root_of(vault)
-    _must_be_trusted(root, trusted)
+    _ask_for_trust(root, trusted)
     with presence.attend(root), _log(), Lab(device=device) as lab, ExitStack() as held:
         with alone(root):  # what a crash has left is repaired first
             experiments = catalogue.load(lab.describe)
@@ -67,6 +66,7 @@ def watch(
         jobs = held.enter_context(closing(Jobs(queue_of(root))))
         way = Way(lab.ask, lab.cancel, lab.deaths, lambda ask: all(lab.plan(ask).stored))
         daemon = Daemon(root, look, way, jobs, _tell)
+        held.enter_context(serving(daemon, Worker(lab.here, lab.data)))
         with _ending(daemon), _saying(root, daemon), terminal.live(lambda: _view(root, daemon)):
             terminal.say(f"Watching {root}. Ctrl-C ends it.")
             daemon.serve(Watch(root, partial(configuration.load, root, places.config_dir()), daemon.changes.add))
@@ -96,6 +96,18 @@ def status(vault: VaultArg = None, as_json: Json = False) -> None:
         terminal.say(line)
     if not pending:
         terminal.say("Nothing is queued.")
+
+
+def pair(vault: VaultArg = None) -> None:
+    """Print a code that pairs the plugin in Obsidian with the vault's daemon: once, within two minutes.
+
+    Example: `vaultlab pair ~/Notes`
+    """
+    root = root_of(vault)
+    if presence.present(root) is None:
+        raise RunError(f"No daemon watches {root}.", f"Begin with: vaultlab watch {root}")
+    terminal.say(pairings_of(root).offer(time.time()))
+    terminal.warn("Type it in Obsidian within two minutes: Settings, vaultlab, Pair.", "dim")
 
 
 def stop(vault: VaultArg = None) -> None:
@@ -161,18 +173,25 @@ def _became(before: Item, job: Job | None, seen: Survey) -> Outcome:
     return Outcome(replace(before, stored=stored), None, tuple(judged), problem, wrote=True, seconds=seconds)
 
 
-def _must_be_trusted(root: Path, now: bool) -> None:
+def _ask_for_trust(root: Path, now: bool) -> None:
+    """Where nobody can be asked, here or in a plugin, an untrusted vault is not watched at all."""
+    if now:
+        trust.trust(root)
     if trust.trusted(root):
         return
-    if not now:
-        if not terminal.interactive():
-            raise NoteError(
-                f"{root} is not trusted on this machine yet. {_TRUST}", f"To trust it: vaultlab watch {root} --trust"
-            )
-        terminal.say(_TRUST)
-        if not typer.confirm(f"Trust {root}?"):
-            raise typer.Exit(FINE)
-    trust.trust(root)
+    mend = f"To trust it: vaultlab watch {root} --trust"
+    if terminal.interactive():
+        terminal.say(trust.MEANS)
+        if typer.confirm(f"Trust {root}?"):
+            trust.trust(root)
+        else:
+            terminal.warn(f"Then nothing in it runs by itself. {mend}")
+    elif not pairings_of(root).plugin:
+        raise NoteError(f"{root} is not trusted on this machine yet. {trust.MEANS}", mend)
+
+
+def pairings_of(root: Path) -> Pairings:
+    return Pairings(made(home(root)))
 
 
 def _tell(what: Outcome | str) -> None:

@@ -33,11 +33,13 @@ class Block:
 
     `lines_of` gives the line of every key, of each claim (`expect.0`) and of each swept field (`sweep.seed`). `prefix`
     is what the container puts before a line (`> `, two spaces …), `listed` whether the innermost container is a list.
-    `run` is None where the block does not say: the note's counts.
+    `run` is None where the block does not say: the note's counts. `sha256` is of what stands between the fences, as
+    Markdown sees it: without the container's prefix, its lines joined by a line feed.
     """
 
     start: int
     end: int
+    sha256: str = ""
     prefix: str = ""
     listed: bool = False
     id: str | None = None

@@ -1,5 +1,6 @@
 """Note text → Note: whether it takes part, its blocks with their lines, what it embeds, what is wrong with it."""
 
+import hashlib
 import re
 from typing import Any, cast
 
@@ -92,7 +93,8 @@ def _is_ours(fence: Fence) -> bool:
 
 
 def _block(fence: Fence, lines: list[str]) -> Block:
-    at = Block(fence.start, fence.end, prefix=_prefix(fence, lines), listed=fence.listed)
+    digest = hashlib.sha256(fence.text.removesuffix("\n").encode("utf-8", "surrogatepass")).hexdigest()
+    at = Block(fence.start, fence.end, digest, prefix=_prefix(fence, lines), listed=fence.listed)
     return read_block(fence.text, at)
 
 

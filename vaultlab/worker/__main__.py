@@ -1,7 +1,7 @@
 """The process that owns a device: requests in on stdin, replies out on stdout, one JSON object a line.
 
 A request is {"id", "do", …}, a reply {"id", "is", "body"}. Runs are computed in the order in which they came; describe,
-plan, cancel, forget and doctor are answered meanwhile. The end of stdin is the end of this process.
+here, plan, cancel, data, forget and doctor are answered meanwhile. The end of stdin is the end of this process.
 """
 
 import json
@@ -23,10 +23,11 @@ import torch
 from vaultlab import __version__
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.models import pull
-from vaultlab.models.entry import Entry
+from vaultlab.models.entry import Entry, entries
 from vaultlab.process import PROTOCOL
 from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, encode
 from vaultlab.worker.asked import entry
+from vaultlab.worker.course import devices
 from vaultlab.worker.doctor import findings
 from vaultlab.worker.residents import IDLE_S
 from vaultlab.worker.run import Runner
@@ -55,6 +56,8 @@ class Worker:
             "describe": self._describe,
             "plan": lambda request: encode(self.runner.plan(decode(Ask, request["ask"]))),
             "cancel": lambda request: self._cancelled.add(request["run"]),
+            "here": lambda request: {"devices": devices(), "models": [model.name for model in entries()]},
+            "data": lambda request: self.runner.store.data(request["key"]),
             "forget": lambda request: self.runner.store.forget(request["keys"]),
             "doctor": lambda request: findings(self.runner.store),
         }

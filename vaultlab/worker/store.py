@@ -8,6 +8,7 @@ hash of every file, and an entry that does not match it is removed and taken for
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -26,6 +27,7 @@ from vaultlab.result import Failure, Figure, Result, decode, encode
 BOUND_BYTES = 20 * 10**9
 _MANIFEST = "manifest.json"
 _ABANDONED_S = 3600.0
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class Store:
@@ -91,6 +93,18 @@ class Store:
             if other.name.partition("-")[0] != look.partition("-")[0]:
                 _remove(other)
         self._write(self.root / key / "views" / look, {"facts.json": _json(facts), **files})
+
+    def data(self, key: str) -> dict[str, Any] | None:
+        """What an interactive figure of this result is drawn from, under whatever look; None if absent.
+
+        `key` may come from a note: one that is none leads nowhere.
+        """
+        looks = sorted((self.root / key / "views").glob("*")) if _KEY.fullmatch(key) else []
+        for look in looks:
+            view = self.view(key, look.name)
+            if isinstance(view, Result) and view.data:
+                return dict(view.data)
+        return None
 
     def has(self, key: str) -> bool:
         """Whether what `compute` leaves is there."""

@@ -1,0 +1,393 @@
+"""Where the daemon is asked: the verbs of its protocol, over what it knows and does."""
+
+import base64
+import hashlib
+import json
+import math
+import platform
+import re
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from vaultlab import __version__, catalogue, trust
+from vaultlab.chronicle import Chronicle, waits_for, wire_path
+from vaultlab.daemon import Daemon
+from vaultlab.errors import NoteError, RunError, VaultError
+from vaultlab.feed import Feed
+from vaultlab.notes import page, splice
+from vaultlab.notes.note import Note
+from vaultlab.notes.note import Problem as Found
+from vaultlab.notes.page import Stored
+from vaultlab.offers import Offers
+from vaultlab.pipeline import Outcome as Came
+from vaultlab.pipeline import Selection
+from vaultlab.protocol import (
+    PROTOCOL,
+    Artifact,
+    Cancelled,
+    Edit,
+    Experiment,
+    Experiments,
+    Hello,
+    Last,
+    Noted,
+    Outcome,
+    PlanAsk,
+    Planned,
+    PlannedBlock,
+    Problem,
+    Queue,
+    Queued,
+    RunAsk,
+    TrustAsk,
+    Verbs,
+)
+from vaultlab.result import Verdict
+from vaultlab.survey import Item, Survey, as_typed
+from vaultlab.vault import files
+from vaultlab.vault.find import same_name
+from vaultlab.vault.journal import Journal
+from vaultlab.vault.presence import Request
+
+SAVED_S = 3.0
+"""So long a run that is asked for waits for the very text that it was asked with."""
+
+_LOOK_S = 0.05
+_HERE_S = 60.0
+_UNTRUSTED = "This vault is not trusted on this machine, so nothing in it runs by itself."
+_NO_PART = ("This note takes no part, so nothing in it runs.", "Add to its properties: `tags: [experiment]`")
+_DATA = "data"
+_FIGURE = r"figures/(?P<id>[a-z0-9-]+)\.(?P<name>[a-z0-9][a-z0-9_-]*)\.(?P<kind>svg|png)"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What the worker is asked beside runs: `here`: its devices and models by name; `data` of a result, by key."""
+
+    here: Callable[[], Mapping[str, list[str]]]
+    data: Callable[[str], Mapping[str, Any] | None]
+
+
+class Desk:
+    """Answers for this daemon. `connected`, set by whoever serves it, says whether a plugin is there."""
+
+    def __init__(self, daemon: Daemon, worker: Worker) -> None:
+        self.daemon = daemon
+        self.feed = Feed()
+        self.connected: Callable[[], bool] = lambda: False
+        self._worker = worker
+        self._chronicle = Chronicle(daemon.jobs, self.feed)
+        self._offers = Offers(self._chronicle.edit, lambda: self.connected())
+        self._here: Mapping[str, list[str]] = {}
+        self._asked_here = -math.inf
+        self._progress: object = None
+        self._survey: Survey | None = None
+        self._elsewhere = ""
+        self._tell = daemon.tell
+        daemon.tell = self._told
+        daemon.noticed = self._noticed
+        daemon.pipeline.theirs = self._offers.theirs
+        daemon.pipeline.offer = self._offer
+        self.restrain()
+
+    @property
+    def verbs(self) -> Verbs:
+        return Verbs(
+            hello=self.hello,
+            experiments=self.experiments,
+            plan=self.plan,
+            run=self.run,
+            cancel=self.cancel,
+            events=self.feed.after,
+            edit=self.edit,
+            artifact=self.artifact,
+            trust=self.trust,
+        )
+
+    # -- what there is
+
+    def hello(self) -> Hello:
+        self._ask_what_is_here()
+        status, pending = self.daemon.status, self.daemon.jobs.pending()
+        held = f"{status.held} blocks are new or changed at once; they wait until they are asked for."
+        notices = (self.daemon.restraint, status.scans, held if status.held else "")
+        return Hello(
+            protocol=PROTOCOL,
+            version=__version__,
+            epoch=self.feed.epoch,
+            last=self.feed.last,
+            vault=self.daemon.root.name,
+            machine=platform.node(),
+            devices=tuple(self._here.get("devices", ())),
+            models=tuple(self._here.get("models", ())),
+            queue=Queue(
+                queued=sum(job.state == "queued" for job in pending),
+                running=next((str(job.id) for job in pending if job.state == "running"), None),
+            ),
+            trusted=trust.trusted(self.daemon.root),
+            trust=trust.MEANS,
+            notices=tuple(notice for notice in notices if notice),
+        )
+
+    def _ask_what_is_here(self) -> None:
+        """Learn it for the next time: a worker that has to start first takes seconds."""
+        if time.monotonic() - self._asked_here < _HERE_S:
+            return
+        self._asked_here = time.monotonic()
+
+        def learn() -> None:
+            try:
+                self._here = self._worker.here()
+            except RunError as error:
+                self._tell(str(error))
+
+        threading.Thread(target=learn, daemon=True).start()
+
+    def experiments(self) -> Experiments:
+        known = self._seen().catalogue
+        return Experiments(
+            experiments={
+                name: Experiment(
+                    version=entry.version,
+                    title=entry.title,
+                    page=entry.page,
+                    fields=_plain(entry.schema),
+                    metrics=tuple(map(_plain, entry.metrics)),
+                    examples=tuple(catalogue.example_block(entry, one["id"]) for one in entry.examples),
+                )
+                for name, entry in known.entries.items()
+            },
+            broken=known.broken,
+        )
+
+    # -- a note
+
+    def plan(self, ask: PlanAsk) -> Planned:
+        seen = self._seen()
+        path = self._path(seen, ask.path)
+        note, items = as_typed(seen, path, ask.text)
+        owed = Journal(self.daemon.root).owed()
+        problems = [_problem(one) for one in note.problems]
+        if not note.takes_part and note.blocks:
+            problems.insert(0, Problem(message=_NO_PART[0], hint=_NO_PART[1]))
+        runs = note.takes_part and not note.problems
+        blocks = []
+        for item in items:
+            edit = self._edit(seen, item, ask.text) if runs and item.id in owed else None
+            blocks.append(self._planned(seen, item, edit, "" if runs else problems[0].message))
+        return Planned(takes_part=note.takes_part, problems=tuple(problems), blocks=tuple(blocks))
+
+    def _planned(self, seen: Survey, item: Item, edit: Edit | None, stands_still: str) -> PlannedBlock:
+        job = self.daemon.jobs.last(str(self.daemon.root), item.id) if item.id else None
+        block = item.block
+        if job is not None and job.live:
+            self._chronicle.follow(job)
+        return PlannedBlock(
+            id=item.id,
+            experiment=block.experiment,
+            title=item.title,
+            start=block.start,
+            end=block.end,
+            sha256=block.sha256,
+            state="error" if stands_still else item.state,
+            why=stands_still or item.why,
+            problems=tuple(_problem(one) for one in item.problems),
+            fields=_plain(item.fields),
+            run=str(job.id) if job is not None and job.live else None,
+            last=_last(item.id, item.stored, seen.config.folder) if item.id and item.stored else None,
+            edit=edit,
+        )
+
+    def _edit(self, seen: Survey, item: Item, text: str) -> Edit | None:
+        assert item.id is not None
+        wanted, path = splice.splice(text, item.block, item.id, seen.config.folder), wire_path(item.path)
+        if wanted is None or path is None:
+            return None
+        return self._offers.plan(item.id, path, text, hashlib.sha256(text.encode()).hexdigest(), wanted)
+
+    # -- runs
+
+    def run(self, ask: RunAsk) -> Queued:
+        if not trust.trusted(self.daemon.root):
+            mend = f"Trust it in the plugin's settings, or: vaultlab watch {self.daemon.root} --trust"
+            raise RunError(_UNTRUSTED, mend)
+        seen = self._seen()
+        path = self._path(seen, ask.path)
+        note, item = self._saved(seen, path, ask)
+        if not note.takes_part:
+            raise NoteError(*_NO_PART)
+        for problem in (*note.problems, *item.problems):
+            raise NoteError(problem.message, problem.hint, field=problem.field, line=problem.line)
+        if not Selection(id=item.id).wants(item):
+            mend = f"To run it all the same: vaultlab render {self.daemon.root} --id {item.id} --force"
+            raise NoteError("The results of this block are frozen: they are cited.", mend)
+        before = self.daemon.jobs.last(str(self.daemon.root), ask.id)
+        self.daemon.ask_for(Request((ask.id,), named=True))
+        job = self.daemon.jobs.last(str(self.daemon.root), ask.id)
+        if job is not None and job.state == "quarantined":
+            mend = f"Change it, or insist: vaultlab render {self.daemon.root} --id {ask.id} --force"
+            raise RunError("This block has taken the worker down twice, so it is not run again.", mend)
+        if job is None or not (job.live or before is None or job.id != before.id):
+            raise VaultError("The block has changed meanwhile.", "Run it again.")
+        self._chronicle.follow(job)
+        self._chronicle.runs(self.daemon.status.running)
+        place = self.daemon.jobs.place(job) or 0
+        return Queued(run=str(job.id), place=place, why=waits_for(job, place, self.daemon.status.running))
+
+    def _saved(self, seen: Survey, path: str, ask: RunAsk) -> tuple[Note, Item]:
+        """The block that is meant, once the note on the disk has it. VaultError if it has not in time."""
+        until, looked = time.monotonic() + SAVED_S, ""
+        while True:
+            with suppress(VaultError):
+                read = files.read(files.inside(self.daemon.root, path))
+                note, items = as_typed(seen, path, read.text) if read.sha256 != looked else (Note(), ())
+                looked = read.sha256
+                for item in items:
+                    if (item.id, item.block.sha256) == (ask.id, ask.block_sha256):
+                        return note, item
+            if time.monotonic() >= until:
+                said = f"`{path}` on the disk does not have the block `{ask.id}` as it was asked for."
+                raise VaultError(said, "Save the note, and run the block again.")
+            time.sleep(_LOOK_S)
+
+    def cancel(self, run: str) -> Cancelled | None:
+        job = self.daemon.jobs.get(int(run)) if re.fullmatch(r"[0-9]{1,18}", run) else None
+        if job is None:
+            return None
+        cancelled = job.live and self.daemon.cancel(job.block)
+        self._chronicle.runs(self.daemon.status.running)
+        return Cancelled(run=run, cancelled=cancelled)
+
+    # -- edits
+
+    def edit(self, id: str, said: Outcome) -> Noted | None:
+        with self.daemon.pipeline.alone():  # an embed is not written by us while it is taken
+            block = self._offers.block_of(id)
+            if block is None:
+                return None
+            journal = Journal(self.daemon.root)
+            if block not in journal.owed():
+                self._offers.forget(block)
+                raise VaultError("This edit is not wanted any more.", "Leave the note as it is.")
+            self._offers.heard(block, said)
+            if said.outcome == "applied":
+                journal.paid(block)
+        return Noted()
+
+    def _offer(self, id: str, path: str, read: files.Read, edit: splice.Edit) -> None:
+        wire = wire_path(path)
+        if wire is not None:
+            self._offers.offer(id, wire, read.text, read.sha256, edit)
+
+    # -- results
+
+    def artifact(self, block: str, name: str) -> Artifact | None:
+        folder = self._seen().config.folder
+        content = files.look_again(files.inside(self.daemon.root, f"{folder}/{block}.md"))
+        text = content.decode("utf-8", "replace") if content is not None else ""
+        stored = page.read(text)
+        if stored is None:
+            return None
+        if name == _DATA:
+            data = self._worker.data(stored.key) if stored.key else None
+            return Artifact(kind="json", content=_base64(json.dumps(data).encode())) if data else None
+        for file in stored.figures:
+            if (found := re.fullmatch(_FIGURE, file)) and (found["id"], found["name"]) == (block, name):
+                drawn = files.look_again(files.inside(self.daemon.root, f"{folder}/{file}"))
+                kind = cast(Literal["svg", "png"], found["kind"])
+                return Artifact(kind=kind, content=_base64(drawn), alt=_alt(text, file)) if drawn is not None else None
+        return None
+
+    # -- trust, and what else decides whether anything runs by itself
+
+    def trust(self, ask: TrustAsk) -> Noted:
+        (trust.trust if ask.trusted else trust.distrust)(self.daemon.root)
+        self.restrain()
+        running = self.daemon.status.running
+        if running is not None and not ask.trusted:
+            self.daemon.cancel(running.block)
+        self.daemon.changes.news.set()
+        return Noted()
+
+    def restrain(self, elsewhere: str | None = None) -> None:
+        """See whether what is new may run by itself; `elsewhere` is the other machine whose daemon has this vault."""
+        if elsewhere is not None:
+            self._elsewhere = elsewhere
+        untrusted = "" if trust.trusted(self.daemon.root) else _UNTRUSTED
+        taken = f"The daemon of {self._elsewhere} has this vault: here only what is asked for by hand runs."
+        self.daemon.restraint = untrusted or (taken if self._elsewhere else "")
+
+    # -- what the daemon tells
+
+    def _told(self, what: Came | str) -> None:
+        if isinstance(what, Came):
+            self._chronicle.outcome(what)
+        self._tell(what)
+
+    def _noticed(self) -> None:
+        status, survey = self.daemon.status, self.daemon.survey
+        if status.progress is not self._progress:
+            self._progress = status.progress
+            if status.running is not None and status.progress is not None:
+                self._chronicle.step(status.running, status.progress)
+                return
+        if survey is not None and survey is not self._survey:
+            self._survey = survey
+            self._chronicle.states(survey)
+        self._chronicle.runs(status.running)
+
+    # -- the vault as it is known
+
+    def _seen(self) -> Survey:
+        return self.daemon.survey or self.daemon.pipeline.look()
+
+    def _path(self, seen: Survey, path: str) -> str:
+        """The path as the disk spells it. NoteError where it leads out of the vault, or is not an author's note."""
+        files.inside(self.daemon.root, path)
+        name = same_name(path)
+        if name.startswith(f"{same_name(seen.config.folder)}/"):
+            raise NoteError(f"`{path}` is vaultlab's own.", "Blocks stand in your notes.")
+        plain = unicodedata.normalize("NFC", path)
+        return next((one for one in seen.scan.notes if unicodedata.normalize("NFC", one) == plain), path)
+
+
+def _last(id: str, stored: Stored, folder: str) -> Last:
+    figures = (re.fullmatch(_FIGURE, file) for file in stored.figures)
+    verdicts = get_args(Verdict)
+    return Last(
+        note=f"{folder}/{id}.md",
+        status="failed" if stored.status == "failed" else "done",
+        key=stored.key,
+        verdict=cast(Verdict, stored.verdict) if stored.verdict in verdicts else None,
+        claims={claim: cast(Verdict, verdict) for claim, verdict in stored.claims.items() if verdict in verdicts},
+        headline=_plain(stored.metrics),
+        figures={one["name"]: f"{folder}/{one[0]}" for one in figures if one and one["id"] == id},
+    )
+
+
+def _alt(text: str, file: str) -> str:
+    """What a figure shows in words, as its result note says it."""
+    found = re.search(rf"!\[((?:\\.|[^\]\\])*)\]\({re.escape(file)}\)", text)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
+
+
+def _problem(found: Found) -> Problem:
+    return Problem(message=found.message, hint=found.hint, line=found.line, field=found.field)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: numbers that are not finite are words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
