@@ -49,7 +49,7 @@ export function sight(source: string, seen: Seen): Sight {
   return {
     title: seen.block?.title || said.title || words(said.id) || "An experiment",
     what: seen.experiment?.title ?? words(said.experiment),
-    fields: said.fields,
+    fields: seen.block ? Object.entries(seen.block.fields).map(([name, value]) => `${name} ${shown(value)}`) : said.fields,
     detail: "",
     hint: "",
     line: null,
@@ -75,7 +75,10 @@ function stands(seen: Seen): Standing {
   }
   if (!block) return { tone: "quiet", state: "Not a block here", detail: "Its place in the note makes it plain text." };
   if (block.run) return { tone: "waiting", state: "Queued", detail: block.why, actions: ["cancel"] };
-  return settled(block);
+  const settled = asItStands(block);
+  if (state.hello.trusted) return settled;
+  const actions = (settled.actions ?? []).map((action) => (action === "run" ? "trust" : action));
+  return { ...settled, hint: "Nothing runs before you trust this vault.", actions };
 }
 
 /** With no daemon that could be asked: what there is, and the mend. */
@@ -83,8 +86,6 @@ function apart(state: State, page: Page | null): Standing {
   const last = page ? `Last result: ${page.failed ? "failed" : (page.verdict ?? "no claims")}.` : "No result yet.";
   const quiet = { tone: "quiet" as const, detail: last };
   switch (state.is) {
-    case "untrusted":
-      return { ...quiet, state: "Not trusted", hint: "Nothing runs before you trust this vault.", actions: ["trust"] };
     case "unpaired":
       return { ...quiet, state: "Not paired", hint: "Its daemon does not know this device yet.", actions: ["pair"] };
     case "absent":
@@ -137,7 +138,7 @@ function far({ done, total, eta_s }: Event): string {
   return [count, eta_s === null ? "" : `${left(eta_s)} left`].filter(Boolean).join(" · ");
 }
 
-function settled(block: Block): Standing {
+function asItStands(block: Block): Standing {
   const said = { detail: block.why };
   switch (block.state) {
     case "fresh":
@@ -157,19 +158,14 @@ function settled(block: Block): Standing {
   }
 }
 
-/** The block of a plan that has this text, and at best this line of its opening fence. */
-export function find(text: string, planned: Planned, source: string, start: number | null): Block | null {
-  const lines = text.split("\n");
-  const wanted = trimmed(source);
-  const alike = planned.blocks.filter(
-    (block) => trimmed(lines.slice(block.start, block.end - 1).join("\n")) === wanted,
-  );
+/** The block of a plan that has this hash; of several alike the one whose fence begins in this line. */
+export function find(planned: Planned, sha256: string, start: number | null): Block | null {
+  const alike = planned.blocks.filter((block) => block.sha256 === sha256);
   return alike.find((block) => block.start === start) ?? alike[0] ?? null;
 }
 
-/** A block's lines without what their list or quote puts before them. */
-function trimmed(source: string): string {
-  return source.replace(/^[ \t>]+|\s+$/gm, "").trim();
+function shown(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value).replace(/"/g, "").replace(/,/g, ", ");
 }
 
 /** The id that a block's text gives it; empty where only the daemon knows. */

@@ -6,6 +6,7 @@ import { Refusal } from "./client";
 import type { Lab } from "./lab";
 import { page, type Page, type Verdict } from "./page";
 import type { Block } from "./protocol";
+import { sha256 } from "./sign";
 
 /** What a block can ask of the rest of the plugin. */
 export interface Hands {
@@ -39,6 +40,7 @@ const LABELS: Record<Action, string> = {
 export class BlockView extends MarkdownRenderChild {
   private page: Page | null = null;
   private block: Block | null = null;
+  private sha256 = "";
   private shown = "";
   private explained = false;
   private said: Refusal | null = null;
@@ -63,7 +65,12 @@ export class BlockView extends MarkdownRenderChild {
       }),
     );
     this.render();
-    void this.reread();
+    void this.begin();
+  }
+
+  private async begin(): Promise<void> {
+    this.sha256 = await sha256(this.source);
+    await this.reread();
   }
 
   private get path(): string {
@@ -83,7 +90,7 @@ export class BlockView extends MarkdownRenderChild {
     const known = this.lab.known(this.path);
     const before = this.id;
     const start = this.context.getSectionInfo(this.containerEl)?.lineStart ?? null;
-    this.block = known && find(known.text, known.planned, this.source, start === null ? null : start + 1);
+    this.block = known && find(known.planned, this.sha256, start === null ? null : start + 1);
     if (this.id !== before) void this.reread();
     const name = this.block?.experiment;
     const seen = sight(this.source, {

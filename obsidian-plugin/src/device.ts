@@ -1,16 +1,11 @@
-/** What this device knows of its daemon and no vault may carry: keys, machine, trust; and where the daemon says it is. */
+/** What this device knows of its daemon and no vault may carry: the keys, the machine; and where the daemon says it is. */
 
 import type { App } from "obsidian";
 import type { Keys } from "./client";
 
 const PAIRED = "vaultlab-paired";
-const TRUSTED = "vaultlab-trusted";
+const BY_HAND = "vaultlab-by-hand";
 const PRESENCE = /(^|\/)daemon-[a-z0-9-]+\.json$/;
-
-/** What trusting a vault means, in the words that the command line says it in. */
-export const TRUST =
-  "To trust this vault means: whatever its notes ask for runs on this machine by itself, with the models and texts " +
-  "that you allow, within your limits; notes hold no code. Trust it only if you know who writes in it.";
 
 /** A daemon as it says in the vault that it is there; no secret and no host. `beat` in seconds since the epoch. */
 export interface Presence {
@@ -28,12 +23,13 @@ interface Paired {
 export class Device {
   constructor(private readonly app: App) {}
 
-  get trusted(): boolean {
-    return this.app.loadLocalStorage(TRUSTED) === true;
+  /** Whether blocks run only when they are asked to. */
+  get byHand(): boolean {
+    return this.app.loadLocalStorage(BY_HAND) === true;
   }
 
-  set trusted(yes: boolean) {
-    this.app.saveLocalStorage(TRUSTED, yes ? true : null);
+  set byHand(yes: boolean) {
+    this.app.saveLocalStorage(BY_HAND, yes || null);
   }
 
   /** The machine whose daemon we are paired with. */

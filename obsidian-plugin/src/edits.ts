@@ -1,74 +1,117 @@
 /** The one line that the daemon puts under a block: made only in the very text that it was computed from. */
 
 import { isolateHistory } from "@codemirror/commands";
+import { Transaction } from "@codemirror/state";
 import type { EditorView } from "@codemirror/view";
+import { Refusal } from "./client";
 import type { Lab } from "./lab";
 import type { Edit, Outcome } from "./protocol";
 import { sha256 } from "./sign";
 
+/** So long a letter may be composed; so long a file must have been left alone. */
 const COMPOSING_MS = 10_000;
+const QUIET_MS = 5000;
 const LOOK_MS = 100;
 
-/** Make an edit, and tell the daemon what became of it. */
-export async function apply(lab: Lab, edit: Edit): Promise<void> {
-  let outcome = await made(lab, edit);
-  if (outcome === "conflict") {
-    // The note has moved on: what the daemon would do to it as it is now comes with its plan.
-    await lab.look(edit.path);
-    const block = lab.known(edit.path)?.planned.blocks.find((one) => one.edit && one.edit.insert === edit.insert);
-    if (block?.edit) outcome = await made(lab, block.edit);
+export class Edits {
+  private readonly doing = new Set<string>();
+
+  constructor(private readonly lab: Lab) {}
+
+  /** Make an edit and tell the daemon what became of it; one at a time. */
+  async make(edit: Edit): Promise<void> {
+    if (this.doing.has(edit.id)) return;
+    this.doing.add(edit.id);
+    try {
+      const outcome = await this.made(edit);
+      if (!outcome) return;
+      await this.say(edit, outcome);
+      // The note has moved on: what the daemon would do to it as it is now comes with its plan.
+      if (outcome === "conflict") await this.lab.relook(edit.path);
+    } finally {
+      this.doing.delete(edit.id);
+    }
   }
-  await lab.daemon.ask("POST", `/v1/edits/${edit.id}`, { outcome });
-}
 
-async function made(lab: Lab, edit: Edit): Promise<Outcome> {
-  const views = lab.desk.editors(edit.path);
-  if (!views.length) return await onDisk(lab, edit);
-  if (!(await atRest(views))) return "deferred";
-  const texts = new Set(views.map((view) => view.state.doc.toString()));
-  const [text = "", ...others] = texts;
-  if (others.length) return "deferred"; // two panes that the app has not yet brought together
-  const hash = await sha256(text);
-  const [view] = lab.desk.editors(edit.path).filter((one) => one.state.doc.toString() === text && !one.composing);
-  if (!view) return "deferred"; // somebody typed while we reckoned
-  if (hash !== edit.base_sha256) return await unchanged(lab, edit, text);
-  const { offset: from, insert } = edit;
-  view.dispatch({ changes: { from, insert }, annotations: isolateHistory.of("full") });
-  return "applied";
-}
-
-/** An editor holds every line end as a line feed: a note that has others is written where they are, on the disk. */
-async function unchanged(lab: Lab, edit: Edit, text: string): Promise<Outcome> {
-  const file = lab.desk.file(edit.path);
-  const saved = file && (await lab.desk.app.vault.read(file));
-  return saved?.includes("\r") && saved.replace(/\r\n?/g, "\n") === text ? await onDisk(lab, edit) : "conflict";
-}
-
-async function onDisk(lab: Lab, edit: Edit): Promise<Outcome> {
-  const { vault } = lab.desk.app;
-  const file = lab.desk.file(edit.path);
-  if (!file) return "conflict";
-  const read = await vault.read(file);
-  if ((await sha256(read)) !== edit.base_sha256) return "conflict";
-  let outcome: Outcome = "conflict";
-  await vault.process(file, (text) => {
-    if (text !== read || lab.desk.editors(edit.path).some(unlike(text))) return text;
-    outcome = "applied";
-    return text.slice(0, edit.offset) + edit.insert + text.slice(edit.offset);
-  });
-  return outcome;
-}
-
-function unlike(text: string): (view: EditorView) => boolean {
-  const plain = text.replace(/\r\n?/g, "\n");
-  return (view) => view.state.doc.toString() !== plain;
-}
-
-/** Whether nobody is in the middle of a composed letter, at the latest after ten seconds. */
-async function atRest(views: readonly EditorView[]): Promise<boolean> {
-  for (const until = Date.now() + COMPOSING_MS; Date.now() < until; ) {
-    if (!views.some((view) => view.composing)) return true;
-    await new Promise((resolve) => window.setTimeout(resolve, LOOK_MS));
+  /** What became of it; null where it is not wanted any more. */
+  private async made(edit: Edit): Promise<Outcome | null> {
+    if (!(await this.atRest(edit.path))) return "deferred";
+    const place = (await this.inEditor(edit)) ?? (await this.onDisk(edit));
+    if (typeof place === "string") return place;
+    try {
+      await this.say(edit, "taken");
+    } catch (error) {
+      if (error instanceof Refusal) return null;
+      throw error;
+    }
+    return await place();
   }
-  return false;
+
+  /** How to make it in the note's editor; null where it is to be made on the disk. */
+  private async inEditor(edit: Edit): Promise<Outcome | (() => Promise<Outcome>) | null> {
+    const views = this.lab.desk.editors(edit.path);
+    const [text, ...others] = new Set(views.map((view) => view.state.doc.toString()));
+    if (text === undefined) return null;
+    if (others.length) return "deferred"; // two panes that the app has not yet brought together
+    // An editor holds every line end as a line feed: a note that has others is written where they are.
+    if ((await sha256(text)) !== edit.base_sha256) return (await this.savedOtherwise(edit.path, text)) ? null : "conflict";
+    return async () => {
+      const [view] = this.lab.desk.editors(edit.path);
+      if (!view || view.composing) return "deferred"; // somebody typed or left while we asked
+      if (view.state.doc.toString() !== text) return "conflict";
+      insert(view, edit);
+      await this.lab.desk.save(edit.path);
+      return "applied";
+    };
+  }
+
+  private async savedOtherwise(path: string, text: string): Promise<boolean> {
+    const file = this.lab.desk.file(path);
+    const saved = file && (await this.lab.desk.app.vault.read(file));
+    return Boolean(saved?.includes("\r")) && plain(saved ?? "") === text;
+  }
+
+  private async onDisk(edit: Edit): Promise<Outcome | (() => Promise<Outcome>)> {
+    const { desk } = this.lab;
+    const file = desk.file(edit.path);
+    if (!file) return "conflict";
+    const text = await desk.app.vault.read(file);
+    if ((await sha256(text)) !== edit.base_sha256) return "conflict";
+    if (Date.now() - file.stat.mtime < QUIET_MS) return "deferred"; // somebody else may be writing there
+    return async () => {
+      let outcome: Outcome = "conflict";
+      await desk.app.vault.process(file, (now) => {
+        const typed = desk.editors(edit.path).some((view) => view.state.doc.toString() !== plain(text));
+        if (now !== text || typed) return now;
+        outcome = "applied";
+        return text.slice(0, edit.offset) + edit.insert + text.slice(edit.offset);
+      });
+      return outcome;
+    };
+  }
+
+  private async say({ id }: Edit, outcome: Outcome): Promise<void> {
+    await this.lab.daemon.ask("POST", `/v1/edits/${id}`, { outcome });
+  }
+
+  /** Whether nobody is in the middle of a composed letter, at the latest after ten seconds. */
+  private async atRest(path: string): Promise<boolean> {
+    for (const until = Date.now() + COMPOSING_MS; Date.now() < until; ) {
+      if (!this.lab.desk.editors(path).some((view) => view.composing)) return true;
+      await new Promise((resolve) => window.setTimeout(resolve, LOOK_MS));
+    }
+    return false;
+  }
+}
+
+/** One undo step. A cursor at the beginning of a line stays with that line. */
+function insert(view: EditorView, { offset: from, insert }: Edit): void {
+  const changes = view.state.changes({ from, insert });
+  const after = view.state.sliceDoc(from - 1, from) === "\n";
+  const selection = view.state.selection.map(changes, after ? 1 : -1);
+  view.dispatch({ changes, selection, annotations: [isolateHistory.of("full"), Transaction.userEvent.of("input")] });
+}
+
+function plain(text: string): string {
+  return text.replace(/\r\n?/g, "\n");
 }

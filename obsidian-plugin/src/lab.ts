@@ -82,6 +82,12 @@ export class Lab implements Listener {
     await note.asking;
   }
 
+  /** Have a note planned, whatever is known of it. */
+  async relook(path: string): Promise<void> {
+    this.note(path).dated = true;
+    await this.look(path);
+  }
+
   /** Run a block as it stands, ahead of the rest. */
   async run(path: string, id: string): Promise<Queued> {
     await this.desk.save(path);
@@ -104,11 +110,19 @@ export class Lab implements Listener {
     throw new Refusal(0, { message: "No daemon answers on this machine.", hint: "", line: null, field: null });
   }
 
-  changed(state: State): void {
-    this.runs.clear();
-    for (const note of this.notes.values()) note.dated = true;
-    if (state.is === "connected") void this.begun();
+  changed(state: State, fresh: boolean): void {
+    if (fresh || state.is !== "connected") {
+      this.runs.clear();
+      for (const note of this.notes.values()) note.dated = true;
+    }
+    if (fresh) void this.begun();
     this.tell([...this.watchers.keys()]);
+  }
+
+  /** Say whether this vault is trusted on this machine. */
+  async trust(trusted: boolean): Promise<void> {
+    await this.daemon.ask("POST", "/v1/trust", { trusted });
+    await this.link.greet();
   }
 
   happened(events: readonly Event[], missed: boolean): void {
@@ -149,6 +163,7 @@ export class Lab implements Listener {
       try {
         note.known = { text, planned: await daemon.ask<Planned>("POST", "/v1/plan", { path, text }) };
         note.problem = null;
+        for (const { edit } of note.known.planned.blocks) if (edit) void this.edit(edit);
       } catch (error) {
         note.dated = true;
         note.problem = error instanceof Refusal ? error.problem : null;
@@ -158,8 +173,7 @@ export class Lab implements Listener {
   }
 
   private async queued(path: string, id: string): Promise<Queued> {
-    this.note(path).dated = true;
-    await this.look(path);
+    await this.relook(path);
     const block = this.block(path, id);
     return await this.daemon.ask("POST", "/v1/runs", { path, id, block_sha256: block.sha256 });
   }

@@ -1,24 +1,26 @@
 /** The connection to this machine's daemon: found, asked to prove itself, polled; lost and found again. */
 
-import { Client, Refusal, Stranger, Unreachable } from "./client";
+import { Client, Stranger, Unreachable } from "./client";
 import type { Device, Presence } from "./device";
 import { PROTOCOL, type Event, type Events, type Hello } from "./protocol";
 
 /** How it stands. `viewer`: a phone, where results are shown and nothing else is tried. */
 export type State =
-  | { is: "viewer" | "untrusted" | "unpaired" | "searching" | "absent" | "stranger" }
+  | { is: "viewer" | "unpaired" | "searching" | "absent" | "stranger" }
   | { is: "clock"; seconds: number }
   | { is: "mismatch"; update: "plugin" | "daemon" }
   | { is: "connected"; hello: Hello };
 
 /** Is told of every change of state, and of what has happened since the last time; `missed`: some of it is lost. */
 export interface Listener {
-  changed(state: State): void;
+  changed(state: State, fresh: boolean): void;
   happened(events: readonly Event[], missed: boolean): void;
 }
 
 const WAIT_S = 20;
 const SKEW_S = 60;
+/** So often at least the daemon writes its beat: one that is older by far is of another clock. */
+const BEAT_S = 120;
 const BACK_OFF_MS = [500, 1000, 2000, 5000, 10_000, 30_000];
 const BREATH_MS = 500;
 
@@ -51,9 +53,16 @@ export class Link {
     this.wake();
   }
 
-  /** Try now, whatever the back-off says. */
+  /** Try now, whatever the back-off says; leave a daemon that we are no longer paired with. */
   retry(): void {
+    if (!this.device.keys && this.state.is === "connected") this.become({ is: "unpaired" });
     this.wake();
+  }
+
+  /** Ask anew who is there: whether the vault is trusted, what its owner should know. */
+  async greet(): Promise<void> {
+    const { daemon } = this;
+    if (daemon) this.become({ is: "connected", hello: await daemon.hello() });
   }
 
   private async follow(): Promise<void> {
@@ -61,7 +70,8 @@ export class Link {
       try {
         await this.connected(() => (failures = 0));
       } catch (error) {
-        if (this.going) this.become(await this.meaning(error));
+        const state = await this.meaning(error);
+        if (this.going) this.become(state);
       }
       if (this.going) await this.pause(BACK_OFF_MS[Math.min(failures, BACK_OFF_MS.length - 1)] ?? 0);
     }
@@ -70,21 +80,19 @@ export class Link {
   /** Find the daemon and follow what happens there for as long as it answers. */
   private async connected(proved: () => void): Promise<void> {
     const keys = this.device.keys;
-    if (!this.device.trusted || !keys) {
-      this.become({ is: this.device.trusted ? "unpaired" : "untrusted" });
-      return;
-    }
+    if (!keys) return this.become({ is: "unpaired" });
     const found = await this.ours();
     if (!found) throw new Unreachable("No daemon says that it is there.");
     const client = new Client(found.port, keys);
     const hello = await client.hello();
+    if (!this.going) return;
     proved();
     this.client = client;
-    this.become({ is: "connected", hello });
+    this.become({ is: "connected", hello }, true);
     for (let after = hello.last; this.going; ) {
       const asked = Date.now();
       const { last, missed, events } = await client.ask<Events>("GET", `/v1/events?after=${after}&wait=${WAIT_S}`);
-      if (!this.going || !this.device.keys || !this.device.trusted) return;
+      if (!this.going || this.device.keys?.device !== keys.device) return;
       after = last;
       if (missed || events.length) this.listener.happened(events, missed);
       else if (Date.now() - asked < BREATH_MS) await this.pause(BREATH_MS); // a daemon that ends answers at once
@@ -97,21 +105,18 @@ export class Link {
 
   /** What an error says about the connection. Whoever has not signed is not quoted. */
   private async meaning(error: unknown): Promise<State> {
-    if (!(error instanceof Stranger)) {
-      if (error instanceof Unreachable || error instanceof Refusal) return { is: "absent" };
-      throw error;
-    }
+    if (!(error instanceof Stranger)) return { is: "absent" };
     const here = await this.ours();
     if (here && here.protocol !== PROTOCOL) {
       return { is: "mismatch", update: here.protocol > PROTOCOL ? "plugin" : "daemon" };
     }
     const seconds = here ? Math.round(Date.now() / 1000 - here.beat) : 0;
-    return Math.abs(seconds) > SKEW_S ? { is: "clock", seconds } : { is: "stranger" };
+    return -SKEW_S <= seconds && seconds <= BEAT_S + SKEW_S ? { is: "stranger" } : { is: "clock", seconds };
   }
 
-  private become(state: State): void {
+  private become(state: State, fresh = false): void {
     this.state = state;
-    this.listener.changed(state);
+    this.listener.changed(state, fresh);
   }
 
   private pause(ms: number): Promise<void> {

@@ -2,9 +2,9 @@
 
 import { FileSystemAdapter, Platform, Plugin, debounce } from "obsidian";
 import { BlockView, type Hands } from "./blockView";
-import { addCommands, goto, said } from "./commands";
+import { addCommands, goto } from "./commands";
 import { Device } from "./device";
-import { apply } from "./edits";
+import { Edits } from "./edits";
 import { Lab } from "./lab";
 import { marked } from "./marks";
 import { Notes } from "./notes";
@@ -18,11 +18,11 @@ export default class Vaultlab extends Plugin {
     const device = new Device(this.app);
     const notes = new Notes(this.app);
     const lab = new Lab(device, notes, Platform.isMobile);
-    lab.edit = (edit) => said(apply(lab, edit));
-    const retry = () => lab.link.retry();
+    const edits = new Edits(lab);
+    lab.edit = (edit) => edits.make(edit).catch(() => undefined); // the daemon has gone: it offers it anew
     const hands: Hands = {
       pair: () => new Pairing(this.app, device, lab).open(),
-      trust: () => new Trusting(this.app, device, retry).open(),
+      trust: () => new Trusting(this.app, lab).open(),
       goto: (path, line) => void goto(lab, path, line),
       command: () => this.command(),
     };

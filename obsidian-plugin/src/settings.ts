@@ -2,8 +2,10 @@
 
 import { Modal, Notice, PluginSettingTab, Setting, type App, type Plugin, type SettingDefinitionItem } from "obsidian";
 import { pair, Stranger } from "./client";
-import { TRUST, type Device } from "./device";
+import { said } from "./commands";
+import type { Device } from "./device";
 import type { Lab } from "./lab";
+import type { Hello } from "./protocol";
 import { statusWords } from "./status";
 
 export class Settings extends PluginSettingTab {
@@ -21,8 +23,8 @@ export class Settings extends PluginSettingTab {
       { name: "Daemon", desc: this.standing(), searchable: false },
       {
         name: "Trust this vault",
-        desc: TRUST,
-        control: { type: "toggle", key: "trusted", defaultValue: false },
+        desc: this.hello?.trust ?? "Once connected: whether its notes may run on this machine.",
+        control: { type: "toggle", key: "trusted", defaultValue: false, disabled: () => !this.hello },
       },
       {
         name: this.device.keys ? "Pair anew" : "Pair this device",
@@ -48,13 +50,16 @@ export class Settings extends PluginSettingTab {
   }
 
   override getControlValue(key: string): unknown {
-    return key === "trusted" && this.device.trusted;
+    return key === "trusted" && (this.hello?.trusted ?? false);
   }
 
-  override setControlValue(key: string, value: unknown): void {
-    if (key !== "trusted") return;
-    this.device.trusted = value === true;
-    this.lab.link.retry();
+  override async setControlValue(key: string, value: unknown): Promise<void> {
+    if (key === "trusted") await said(this.lab.trust(value === true));
+  }
+
+  private get hello(): Hello | null {
+    const { state } = this.lab.link;
+    return state.is === "connected" ? state.hello : null;
   }
 
   private standing(): string {
@@ -69,15 +74,16 @@ export class Settings extends PluginSettingTab {
 export class Trusting extends Modal {
   constructor(
     app: App,
-    private readonly device: Device,
-    private readonly then: () => void,
+    private readonly lab: Lab,
   ) {
     super(app);
   }
 
   override onOpen(): void {
     this.setTitle("Trust this vault?");
-    this.contentEl.createEl("p", { text: TRUST });
+    const { state } = this.lab.link;
+    if (state.is !== "connected") return this.close();
+    this.contentEl.createEl("p", { text: state.hello.trust });
     new Setting(this.contentEl)
       .addButton((button) => button.setButtonText("Not now").onClick(() => this.close()))
       .addButton((button) =>
@@ -85,9 +91,8 @@ export class Trusting extends Modal {
           .setButtonText("Trust this vault")
           .setCta()
           .onClick(() => {
-            this.device.trusted = true;
             this.close();
-            this.then();
+            void said(this.lab.trust(true));
           }),
       );
   }
@@ -109,29 +114,34 @@ export class Pairing extends Modal {
     this.setTitle("Pair this device");
     this.contentEl.createEl("p", { text: "In a terminal on this machine, type the first line; then type here what it shows." });
     this.contentEl.createEl("pre", { cls: "vaultlab-command" }).createEl("code", { text: COMMAND });
-    const said = this.contentEl.createEl("p", { cls: "vaultlab-said", attr: { role: "alert" } });
+    const answer = this.contentEl.createEl("p", { cls: "vaultlab-said", attr: { role: "alert" } });
     new Setting(this.contentEl).setName("Code").addText((text) => {
       text.setPlaceholder(FORM).onChange((value) => (this.code = value));
       text.inputEl.addEventListener("keydown", (event) => {
-        if (event.key === "Enter") void this.pair(said);
+        if (event.key === "Enter") void this.pair(answer);
       });
     });
     new Setting(this.contentEl).addButton((button) =>
-      button.setButtonText("Pair").setCta().onClick(() => void this.pair(said)),
+      button.setButtonText("Pair").setCta().onClick(() => void this.pair(answer)),
     );
   }
 
-  private async pair(said: HTMLElement): Promise<void> {
-    said.setText("");
-    const answer = await paired(this.device, this.code, this.app.vault.getName());
-    if (answer !== "paired") {
-      said.setText(ANSWERS[answer]);
+  private async pair(answer: HTMLElement): Promise<void> {
+    answer.setText("");
+    const became = await paired(this.device, this.code, this.app.vault.getName());
+    if (became !== "paired") {
+      answer.setText(ANSWERS[became]);
       return;
     }
     new Notice("This device is paired.");
     this.close();
-    if (this.device.trusted) this.lab.link.retry();
-    else new Trusting(this.app, this.device, () => this.lab.link.retry()).open();
+    const asked = this.lab.watch(null, () => {
+      const { state } = this.lab.link;
+      if (state.is !== "connected") return;
+      asked();
+      if (!state.hello.trusted) new Trusting(this.app, this.lab).open();
+    });
+    this.lab.link.retry();
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { clocks, left, update } from "./block";
 import type { State } from "./link";
-import type { Event } from "./protocol";
+import type { Event, Hello } from "./protocol";
 
 export interface Words {
   words: string;
@@ -14,8 +14,6 @@ export function statusWords(state: State, underway: readonly Event[]): Words {
   switch (state.is) {
     case "viewer":
       return { words: "Results only", detail: "On a phone results are shown, and nothing is run." };
-    case "untrusted":
-      return { words: "Not trusted", detail: "Nothing runs before you trust this vault." };
     case "unpaired":
       return { words: "Not paired", detail: "Pair this device with the daemon of this machine." };
     case "searching":
@@ -29,15 +27,19 @@ export function statusWords(state: State, underway: readonly Event[]): Words {
     case "mismatch":
       return { words: "Versions differ", detail: update(state.update) };
     case "connected":
-      return { words: work(underway), detail: `vaultlab ${state.hello.version} on ${state.hello.machine}.` };
+      return { words: work(state.hello.trusted, underway), detail: connected(state.hello) };
   }
 }
 
-function work(underway: readonly Event[]): string {
+function connected({ version, machine, notices }: Hello): string {
+  return [`Connected with vaultlab ${version} on ${machine}.`, ...notices].join(" ");
+}
+
+function work(trusted: boolean, underway: readonly Event[]): string {
   const running = underway.find((event) => event.kind === "running" || event.kind === "loading");
   const waiting = underway.filter((event) => event.kind === "queued").length;
   const queue = waiting ? `${waiting} waiting` : "";
-  if (!running) return queue || "Idle";
+  if (!running) return queue || (trusted ? "Idle" : "Not trusted");
   const share = running.done !== null && running.total ? ` ${Math.floor((100 * running.done) / running.total)} %` : "";
   const rest = running.eta_s === null ? "" : `${left(running.eta_s)} left`;
   return [`${running.id}${share}`, rest, queue].filter(Boolean).join(" · ");

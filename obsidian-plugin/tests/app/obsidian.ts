@@ -121,6 +121,8 @@ export class TAbstractFile {
 }
 
 export class TFile extends TAbstractFile {
+  readonly stat = { ctime: 0, mtime: 0, size: 0 };
+
   get basename(): string {
     return this.name.replace(/\.[^.]*$/, "");
   }
@@ -217,6 +219,7 @@ export class Vault extends Events {
       const file = before ?? new TFile(path);
       this.files.set(path, file);
       this.seen.set(path, text);
+      file.stat.mtime = before ? Date.now() : 0;
       this.trigger(before ? "modify" : "create", file);
     }
   }
