@@ -3,7 +3,7 @@
 import { RangeSetBuilder, StateEffect, StateField, type EditorState, type Extension, type Text } from "@codemirror/state";
 import { Decoration, EditorView, ViewPlugin, WidgetType, type DecorationSet, type ViewUpdate } from "@codemirror/view";
 import { fenceAt, fences, isFenceLike, type Fence } from "./fence";
-import type { Lab } from "./lab";
+import type { Known, Lab } from "./lab";
 import { pathOf } from "./notes";
 import type { Planned, Problem } from "./protocol";
 
@@ -43,6 +43,7 @@ class Marker {
   private path: string | null = null;
   private unwatch: () => void = () => undefined;
   private timer = 0;
+  private seen: Known | null = null;
   private shown: readonly Problem[] = [];
 
   constructor(
@@ -55,7 +56,7 @@ class Marker {
   update(update: ViewUpdate): void {
     if (!update.docChanged) return;
     this.follow();
-    if (this.path !== null && touches(update)) this.soon();
+    if (this.path !== null && touches(update)) this.soon(this.path);
   }
 
   destroy(): void {
@@ -69,22 +70,21 @@ class Marker {
     if (path === this.path) return;
     this.unwatch();
     this.path = path;
-    this.unwatch = path === null ? () => undefined : this.lab.watch(path, () => this.soon(0));
+    this.unwatch = path === null ? () => undefined : this.lab.watch(path, () => this.show());
   }
 
-  private soon(wait = QUIET_MS): void {
+  /** Have the note planned when its author pauses. */
+  private soon(path: string): void {
     window.clearTimeout(this.timer);
-    this.timer = window.setTimeout(() => void this.look(), wait);
+    this.timer = window.setTimeout(() => (this.view.composing ? this.soon(path) : void this.lab.look(path)), QUIET_MS);
   }
 
-  private async look(): Promise<void> {
-    const { path } = this;
-    if (path === null) return;
-    if (this.view.composing) return this.soon();
-    await this.lab.look(path);
-    const known = this.lab.known(path);
-    // Typed meanwhile: the marks stay where they are until there is a plan of this very text.
-    if (path !== this.path || !known || known.text !== this.view.state.doc.toString()) return;
+  /** Show what a plan says, if it is of this very text: else the marks stay where they are until there is one. */
+  private show(): void {
+    const known = this.path === null ? null : this.lab.known(this.path);
+    if (!known || known === this.seen || this.view.composing) return;
+    if (known.text !== this.view.state.doc.toString()) return;
+    this.seen = known;
     const problems = wrong(known.planned);
     if (JSON.stringify(problems) === JSON.stringify(this.shown)) return;
     this.shown = problems;

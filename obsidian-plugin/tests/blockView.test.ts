@@ -169,7 +169,7 @@ test("after unload nothing of the plugin is left", async () => {
   view.editor.replaceRange("x", { line: 4, ch: 0 });
   house.daemon.tell({ kind: "stale", path: "Note.md", id: "pentagon" });
   await app.vault.process(house.file("Note.md"), (now) => `${now}\n`);
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await new Promise((resolve) => window.setTimeout(resolve, 1500));
   expect(house.daemon.asked.length).toBe(asked);
   expect(Notice.said).toEqual([]);
 });

@@ -1,5 +1,6 @@
 /** As little of a daemon as can be asked, behind the app's network; what is signed is written out once more. */
 
+import { Buffer } from "node:buffer";
 import { createHash, createHmac, hkdfSync, randomBytes } from "node:crypto";
 import type { Block, Event, Hello, Planned } from "../src/protocol";
 import { network, type Reply } from "./app/obsidian";

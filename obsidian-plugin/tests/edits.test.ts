@@ -51,9 +51,10 @@ test("a text that has moved on is left alone, and planned anew", async () => {
   const { cm } = (await house.edit("Note.md")).editor;
   cm.dispatch({ changes: { from: 0, insert: "More\n" } });
   await vi.waitFor(() => expect(house.daemon.requests("/v1/plan")).toHaveLength(1));
-  house.daemon.plan = (_, text) => ({
-    blocks: [block({ id: "a", edit: edit(text, { id: sha256(text).slice(0, 16), offset: OFFSET + 5 }) })],
-  });
+  house.daemon.plan = (_, text) => {
+    const owed = edit(text, { id: sha256(text).slice(0, 16), offset: OFFSET + 5 });
+    return { blocks: [block({ id: "a", edit: text.includes(INSERT) ? null : owed })] };
+  };
   ask(edit(NOTE));
   await vi.waitFor(() => expect(outcomes()).toContain("applied"));
   expect(outcomes()).toContain("conflict");
@@ -109,7 +110,7 @@ test("a letter that is being composed is waited for", async () => {
   const { cm } = (await house.edit("Note.md")).editor;
   const composing = vi.spyOn(cm, "composing", "get").mockReturnValue(true);
   ask(edit(NOTE));
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  await new Promise((resolve) => window.setTimeout(resolve, 500));
   expect(outcomes()).toEqual([]);
   expect(cm.state.doc.toString()).toBe(NOTE);
   composing.mockReturnValue(false);
@@ -175,7 +176,7 @@ test.each(cases("splice").filter((one) => one.after && !one.note.includes("\r"))
 /** What has to be put into the first text, from its beginning on, to get the second. */
 function insertions(from: string, to: string): { offset: number; insert: string }[] {
   const found: { offset: number; insert: string }[] = [];
-  const [before, wanted] = [from.split(/(?<=\n)/), to.split(/(?<=\n)/)];
+  const [before, wanted] = [from.match(/.*\n|.+/g) ?? [], to.match(/.*\n|.+/g) ?? []];
   let offset = 0;
   let at = 0;
   let insert = "";

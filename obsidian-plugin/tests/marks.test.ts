@@ -41,7 +41,7 @@ test("a keystroke outside a block costs no plan, and no look for fences", async 
   await vi.waitFor(() => expect(plans()).toBe(1));
   const looked = vi.spyOn(fence, "fences");
   for (const letter of "typing on and on") type("More words", letter);
-  await new Promise((resolve) => setTimeout(resolve, 600));
+  await new Promise((resolve) => window.setTimeout(resolve, 600));
   expect(plans()).toBe(1);
   type("features", "x");
   await vi.waitFor(() => expect(plans()).toBe(2));
@@ -60,7 +60,7 @@ test("nothing is asked while a letter is being composed", async () => {
   await vi.waitFor(() => expect(plans()).toBe(1));
   const composing = vi.spyOn(cm, "composing", "get").mockReturnValue(true);
   type("features: 5", "ま");
-  await new Promise((resolve) => setTimeout(resolve, 800));
+  await new Promise((resolve) => window.setTimeout(resolve, 800));
   expect(plans()).toBe(1);
   composing.mockReturnValue(false);
   await vi.waitFor(() => expect(plans()).toBe(2));
@@ -68,7 +68,7 @@ test("nothing is asked while a letter is being composed", async () => {
 
 test("a note without a block is not asked about, until it has one", async () => {
   await opened("Words.\n");
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await new Promise((resolve) => window.setTimeout(resolve, 200));
   expect(plans()).toBe(0);
   cm.dispatch({ changes: { from: 7, insert: "\n```vaultlab\nsuperposition: a\n```\n" } });
   await vi.waitFor(() => expect(plans()).toBe(1));
