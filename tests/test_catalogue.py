@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from tests.counting import EXPERIMENT
 from vaultlab import catalogue, places
-from vaultlab.catalogue import Entry, canonical, example_block, fenced, lab_ask, load, nearest, wanted
+from vaultlab.catalogue import Entry, canonical, example_block, fenced, lab_ask, load, nearest, spread, wanted
 from vaultlab.worker.asked import entry
 
 
@@ -141,6 +141,21 @@ def test_a_referred_schema_is_found(known: Entry) -> None:
     schema = {"$defs": {"M": {"enum": ["a", "b"]}}, "properties": {"m": {"$ref": "#/$defs/M", "default": "a"}}}
     other = Entry("x", 1, "", schema, (), {}, ())
     assert wanted(other.fields["m"]) == "one of a, b"
+
+
+def test_what_a_stress_varies_in_words() -> None:
+    fields = {
+        "rate": {"type": "number", "stress": [0.003, 0.03]},
+        "width": {"anyOf": [{"type": "integer"}, {"type": "null"}], "stress": [2, 10]},
+        "bos": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "stress": [None, True]},
+        "steps": {"type": "integer"},
+    }
+    varied = Entry("x", 1, "", {"properties": fields}, (), {}, ())
+    assert {name: spread(varied, name) for name in varied.stress} == {
+        "rate": "from 0.003 to 0.03",
+        "width": "from 2 to 10",
+        "bos": "over none, true",
+    }
 
 
 def test_metrics_by_name(known: Entry) -> None:

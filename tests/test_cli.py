@@ -231,3 +231,9 @@ def test_doctor_names_folders_and_models(home: Path) -> None:
     found = {one["what"]: one for one in Typed("doctor", "--json").json}
     assert found["vaultlab"]["ok"]
     assert all(one["ok"] or one["mend"] for one in found.values())
+
+
+def test_a_manual_page_says_what_a_stress_varies(home: Path) -> None:
+    said = " ".join(Typed("experiments", "superposition").out.split())
+    assert "sparsity from 0.7 to 0.99" in said
+    assert "an untrained model, which says nothing about training" in said

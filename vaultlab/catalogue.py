@@ -28,7 +28,8 @@ _CODE = ("experiments", "models", "experiment.py")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One experiment. `schema` is its Spec's JSON schema, metrics and examples are as Quantity and Example say."""
+    """One experiment. `schema` is its Spec's JSON schema; metrics, examples and nonsense are as Quantity, Example and
+    Nonsense say."""
 
     name: str
     version: int
@@ -37,6 +38,7 @@ class Entry:
     metrics: tuple[Mapping[str, Any], ...]
     figures: Mapping[str, str]
     examples: tuple[Mapping[str, Any], ...]
+    nonsense: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -56,6 +58,11 @@ class Entry:
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """The fields of this kind: `model`, `text` or `head`."""
         return tuple(name for name, entry in self.fields.items() if kind in _kinds(entry))
+
+    @property
+    def stress(self) -> dict[str, list[Any]]:
+        """The fields that a stress varies: of a number [low, high], of anything else the values to try."""
+        return {name: schema["stress"] for name, schema in self.fields.items() if "stress" in schema}
 
     def metric(self, name: str) -> Mapping[str, Any] | None:
         """The metric of this name: name, help, unit, range, headline, forced."""
@@ -105,6 +112,19 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     by_lower = {other.lower().replace("-", "_"): other for other in names}
     found = difflib.get_close_matches(name.lower().replace("-", "_"), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
+
+
+def spread(entry: Entry, name: str) -> str:
+    """What a stress varies a field over, in words."""
+    values = entry.stress[name]
+    if is_number(entry.fields[name]):
+        return f"from {values[0]:g} to {values[1]:g}"
+    return "over " + ", ".join("none" if value is None else str(value).lower() for value in values)
+
+
+def is_number(schema: Mapping[str, Any]) -> bool:
+    """Whether a field takes a number, and no word and no list."""
+    return any(arm.get("type") in ("integer", "number") for arm in _arms(schema))
 
 
 def wanted(schema: Mapping[str, Any]) -> str:
@@ -179,8 +199,8 @@ def _catalogue(described: Mapping[str, Any]) -> Catalogue:
 
 
 def _entry(name: str, entry: Mapping[str, Any]) -> Entry:
-    lists = {part: tuple(entry[part]) for part in ("metrics", "examples")}
-    return Entry(name, entry["version"], entry["page"], entry["schema"], figures=entry["figures"], **lists)
+    said: dict[str, Any] = {part: entry[part] for part in ("version", "page", "schema", "figures", "nonsense")}
+    return Entry(name, metrics=tuple(entry["metrics"]), examples=tuple(entry["examples"]), **said)
 
 
 def _resolved(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:

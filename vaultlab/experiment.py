@@ -18,7 +18,9 @@ class Spec(BaseModel):
     """What a note may set: closed, frozen, strict. Every field has a default, a range and a docstring.
 
     `json_schema_extra` of a field may say `symbol` (the paper's letter: such a field is always in the card's line of
-    parameters) and `unit`.
+    parameters), `unit`, and `stress`: what `vaultlab stress` varies it over to see where a claim breaks, [low, high] of
+    a number (`"stress": [0.7, 0.99]`), all values to try of anything else. Give it to thresholds, to how it is trained
+    or sampled, and to what a claim should survive; not to what the question is. `seed` is varied by itself.
     """
 
     model_config = ConfigDict(
@@ -105,6 +107,16 @@ class Example:
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Nonsense:
+    """The control from which nothing can be learnt: the author's own block with `fields` laid over it. A claim that
+    holds for it too is pointed out: it “also holds for WHAT: it says nothing about ABOUT”."""
+
+    what: str
+    about: str
+    fields: Mapping[str, Any]
+
+
 class Needs(NamedTuple):
     """What a run will take, estimated before it starts."""
 
@@ -116,7 +128,8 @@ class Needs(NamedTuple):
 class Experiment:
     """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB, with strings, numbers and tuples of them
     where it must; `figures` says what each figure shows, the card's own first. `together` computes several points of a
-    sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done."""
+    sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done. `nonsense`
+    and the `stress` of the Spec's fields are what `vaultlab stress` tries a block's claims on."""
 
     version: int
     Spec: type[Any]
@@ -131,3 +144,4 @@ class Experiment:
     needs: Callable[[Any, Shape | None], Needs] | None = None
     data: Callable[[Any, Any], Mapping[str, Any]] | None = None
     together: Callable[[list[Any], Bench], Iterable[Any]] | None = None
+    nonsense: Nonsense | None = None

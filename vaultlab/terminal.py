@@ -176,6 +176,7 @@ def manual(entry: Entry) -> None:
             out.print(Text(f"  {head}"))
             out.print(Padding(Text(help, style="dim"), (0, 0, 0, 6)), soft_wrap=False)
         say("")
+    _say_stress(entry)
     for example in entry.examples:
         say(f"Example: {example['title']}", "bold")
         out.print(Text(catalogue.example_block(entry, example["id"])))
@@ -186,6 +187,21 @@ def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
         default = entry.defaults.get(name)
         said = "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
         yield f"{name}: {catalogue.wanted(schema)}; by default {said}", schema.get("description", "")
+
+
+def _say_stress(entry: Entry) -> None:
+    """What `vaultlab stress` tries a claim on."""
+    varied = [f"{name} {catalogue.spread(entry, name)}" for name in entry.stress]
+    varied += ["seed anew each time"] if "seed" in entry.fields else []
+    control = entry.nonsense
+    nonsense = f"{control['what']}, which says nothing about {control['about']}" if control else ""
+    if varied or nonsense:
+        say("Stress", "bold")
+        for head, what in (("varied", "; ".join(varied)), ("nonsense", nonsense)):
+            if what:
+                out.print(Text(f"  {head}"))
+                out.print(Padding(Text(what, style="dim"), (0, 0, 0, 6)), soft_wrap=False)
+        say("")
 
 
 def _metrics(entry: Entry) -> Iterator[tuple[str, str]]:

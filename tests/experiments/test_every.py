@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from vaultlab import claims
-from vaultlab.catalogue import Entry, wanted
+from vaultlab.catalogue import Entry, is_number, wanted
 from vaultlab.experiment import Example, Experiment, Spec
 from vaultlab.models.load import read_shape
 from vaultlab.result import Ask, Point, Result, Text, encode
@@ -219,6 +219,22 @@ def test_randomness_comes_from_the_bench(name: str) -> None:
             assert not (drawn and "generator" not in {keyword.arg for keyword in node.keywords}), called
             assert not called.startswith(("np.random.", "numpy.random.", "torch.manual_seed", "torch.seed")), called
         assert not (isinstance(node, ast.Import) and "random" in [alias.name for alias in node.names])
+
+
+@each_experiment
+def test_what_a_stress_varies_can_be_asked_for(name: str) -> None:
+    """Both ends of every range, every other value, and the nonsense, laid over each example."""
+    experiment, known = EXPERIMENTS[name], entry(name, EXPERIMENTS[name])
+    tried = [{field: value} for field, values in known.stress.items() for value in values]
+    tried += [known.nonsense["fields"]] if known.nonsense else []
+    for example in experiment.examples:
+        for fields in tried:
+            experiment.Spec.model_validate_json(json.dumps({**example.fields, **fields}))
+    for field, values in known.stress.items():
+        assert field != "seed", "it is varied by itself"
+        numbers = is_number(known.fields[field])
+        assert values[0] < values[1] if numbers else len(set(values)) > 1, field
+        assert len(values) == 2 or not numbers, field
 
 
 # -- what comes out

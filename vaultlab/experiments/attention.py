@@ -57,18 +57,31 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, Head, Layer, ModelName, Needs, Quantity, TextName
+from vaultlab.experiment import (
+    Bench,
+    Example,
+    Experiment,
+    Head,
+    Layer,
+    ModelName,
+    Needs,
+    Nonsense,
+    Quantity,
+    Share,
+    TextName,
+)
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.heads import SLICE, Reading, apart, constant, kronecker_residual, read, rebuilt
 from vaultlab.models.load import Model, Shape
+from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.tokens import Tokens
 from vaultlab.models.trace import Site, SiteName, trace
 from vaultlab.plots.style import GREY, SHADES, Drawing, canvas, colour_bar, heat, tiles, token_axis, visible
 from vaultlab.result import Check, Metric
 
 PARKED = 0.5
-"""A head parks where more than this share of its attention, or of what it moves, is on sinks."""
+"""A head parks on sinks that have more than half of its attention, or of what it moves."""
 
 ALGEBRA = 1e-5
 """How far two ways to the same number may be apart in float64, or in float32 where a device has no other."""
@@ -87,7 +100,7 @@ class Spec(BaseSpec):
     head: Head | None = None
     """The head that is drawn large, as L17H8; none: the one that writes most, what comes from sinks not counted."""
 
-    tokens: int = Field(128, ge=3, le=512)
+    tokens: int = Field(128, ge=3, le=512, json_schema_extra={"stress": [10, 128]})
     """At most so many tokens are read, from the text's beginning."""
 
     bos: bool | None = None
@@ -95,6 +108,12 @@ class Spec(BaseSpec):
 
     template: Literal["none", "chat"] = "none"
     """The text as it is, or as the user's turn in the model's chat template."""
+
+    threshold: Share = Field(PARKED, gt=0, lt=1, json_schema_extra={"stress": [0.3, 0.7]})
+    """A head parks where more than this share of its attention, or of what it moves, is on sinks."""
+
+    weights: Weights = "trained"
+    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     @model_validator(mode="after")
     def _one_layer(self) -> "Spec":
@@ -150,6 +169,8 @@ Found = dict[Site, Tensor]
 def compute(spec: Spec, bench: Bench) -> Out:
     """One forward pass, then layer by layer in float32; identities of the drawn head's layer in float64."""
     model = bench.model(spec.model)
+    if spec.weights == "shuffled":
+        model = shuffled(model, bench.generator("shuffled"))
     tokens = _tokens(spec, model, "\n\n".join(part for _, part in bench.text("text").parts))
     layers = _layers(spec, model)
     bench.progress(0, len(layers), "reading the text")
@@ -258,14 +279,14 @@ def _stream_residual(found: Found, layers: list[int]) -> Float[Tensor, ""]:
 
 SINK_HEADS = Quantity(
     "sink_heads",
-    "Share of heads that park: more than half of their attention is on sinks; null: uniform attention.",
+    "Share of heads that park: more than `threshold` of their attention is on sinks; null: uniform attention.",
     range=(0, 1),
     headline=True,
 )
 WEIGHTED_SINK_HEADS = Quantity(
     "weighted_sink_heads",
-    "Share of heads for which more than half of what they move comes from sinks; null: what their attention says, "
-    "`sink_heads`.",
+    "Share of heads for which more than `threshold` of what they move comes from sinks; null: what their attention "
+    "says, `sink_heads`.",
     range=(0, 1),
     headline=True,
 )
@@ -359,11 +380,11 @@ def measure(spec: Spec, out: Out) -> list[Metric]:
     def of_one(quantity: Quantity, values: Tensor, null: Tensor | None = None) -> Metric:
         return quantity.is_(float(values[place]), null=None if null is None else float(null[row]), n=asking)
 
-    parked = float((out.sink_mass > PARKED).double().mean())
-    by_chance = float((out.uniform_sink_mass > PARKED).double().mean())
+    parked = float((out.sink_mass > spec.threshold).double().mean())
+    by_chance = float((out.uniform_sink_mass > spec.threshold).double().mean())
     return [
         SINK_HEADS.is_(parked, null=by_chance, n=heads),
-        WEIGHTED_SINK_HEADS.is_(float((out.weighted_sink_mass > PARKED).double().mean()), null=parked, n=heads),
+        WEIGHTED_SINK_HEADS.is_(float((out.weighted_sink_mass > spec.threshold).double().mean()), null=parked, n=heads),
         of_one(HEAD_ENTROPY, out.entropy, out.uniform_entropy),
         of_one(HEAD_SINK_MASS, out.sink_mass, out.uniform_sink_mass),
         of_one(HEAD_WEIGHTED_SINK_MASS, out.weighted_sink_mass),
@@ -430,7 +451,8 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     assert shape is not None
     layers = shape.layers if spec.layer is None else 1
     kept = layers * spec.tokens * (5 * shape.d_model + shape.heads * spec.tokens) * 4
-    return Needs(bytes=shape.bytes + 2 * kept, seconds=2 + 3 * shape.parameters * spec.tokens / 40e9)
+    weights = shape.bytes * (1 if spec.weights == "trained" else 2)
+    return Needs(bytes=weights + 2 * kept, seconds=2 + 3 * shape.parameters * spec.tokens / 40e9)
 
 
 NAMED = 24
@@ -456,7 +478,7 @@ def _of_text(out: Out) -> str:
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     return {
         "pattern": _draw_pattern(out),
-        "heads": _draw_heads(out),
+        "heads": _draw_heads(spec, out),
         "entropy": _draw_entropy(out),
         "patterns": _draw_patterns(out),
     }
@@ -507,7 +529,7 @@ def _pattern_alt(out: Out, shown: NDArray[np.float32]) -> str:
     )
 
 
-def _draw_heads(out: Out) -> Drawing:
+def _draw_heads(spec: Spec, out: Out) -> Drawing:
     row, number = _place(out)
     panels = [(100 * out.write_norm, "write norm (% of the stream)"), (100 * out.sink_mass, "attention on sinks (%)")]
     with canvas(1, 2, height=2.2 + 0.15 * len(out.layers), sharey=True) as (figure, axes):
@@ -524,12 +546,12 @@ def _draw_heads(out: Out) -> Drawing:
         _number_axis(axes[0, 0], "y", out.layers)
         names = _top(out, out.write_norm)
         figure.suptitle(f"write most: {', '.join(names)}; boxed: {out.head}")
-    parked, weighted = ((mass > PARKED).double().mean() for mass in (out.sink_mass, out.weighted_sink_mass))
+    parked, weighted = ((mass > spec.threshold).double().mean() for mass in (out.sink_mass, out.weighted_sink_mass))
     return Drawing(
         figure,
         f"Two maps, layer by head, of {out.entropy.numel()} heads on {_of_text(out)}. Write norm: up to "
-        f"{_percent(out.write_norm.max())} of the stream, most by {', '.join(names)}. Attention on sinks: over half in "
-        f"{_percent(parked)} of the heads; of what they move, in {_percent(weighted)}.",
+        f"{_percent(out.write_norm.max())} of the stream, most by {', '.join(names)}. Attention on sinks: over "
+        f"{_percent(spec.threshold)} in {_percent(parked)} of the heads; of what they move, in {_percent(weighted)}.",
     )
 
 
@@ -636,4 +658,5 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
+    nonsense=Nonsense("the same weights in random order", "what the model has learnt", {"weights": "shuffled"}),
 )

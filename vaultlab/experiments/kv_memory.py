@@ -53,13 +53,14 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Quantity, TextName
+from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Nonsense, Quantity, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.memories import Look, Promoted, Triggers, look, promoted, triggers
 from vaultlab.models.prefixes import gauge_residual, misaligned, pushes, read_prefixes, stream_residual
 from vaultlab.models.sentences import TYPICAL, Sentences, batches, cut
+from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.plots.memories import Line, Row, draw_coefficients, draw_layer, draw_page, draw_triggers
 from vaultlab.plots.style import Drawing, visible
 from vaultlab.result import Check, Metric
@@ -88,14 +89,17 @@ class Spec(BaseSpec):
     key: int | None = Field(None, ge=0, le=2**17, json_schema_extra={"symbol": "i"})
     """One memory, counted from 0: its own page; none: the whole layer."""
 
-    top: int = Field(8, ge=2, le=32, json_schema_extra={"symbol": "k"})
+    top: int = Field(8, ge=2, le=32, json_schema_extra={"symbol": "k", "stress": [4, 16]})
     """Triggers kept for every key."""
 
-    tokens: int = Field(20_000, ge=50, le=500_000)
+    tokens: int = Field(20_000, ge=50, le=500_000, json_schema_extra={"stress": [5000, 20_000]})
     """At most so many tokens are read, from the text's beginning; sentences that repeat are not counted."""
 
     bos: bool | None = None
     """Begin every sentence with the token that begins texts: true, false, or as the model's tokenizer does (none)."""
+
+    weights: Weights = "trained"
+    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Where the random draws of nulls, intervals and checks start."""
@@ -154,6 +158,8 @@ def default_layer(layers: int) -> int:
 def compute(spec: Spec, bench: Bench) -> Out:
     """One pass over the text up to the layer, the values through the unembedding, one pass over what is shown."""
     model = bench.model(spec.model)
+    if spec.weights == "shuffled":
+        model = shuffled(model, bench.generator("shuffled", spec.seed))
     layer, keys = _place(spec, model)
     sentences = cut(model, [part for _, part in bench.text("text").parts], spec.tokens, spec.bos)
     _enough(spec, sentences)
@@ -570,7 +576,8 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     block = (shape.parameters - (1 if shape.tied else 2) * shape.d_vocab * shape.d_model) / shape.layers
     passes = 1.2 * spec.tokens * block * (layer + 1) + shape.d_mlp * shape.d_model * shape.d_vocab
     unembedding = shape.d_vocab * shape.d_model * 4
-    return Needs(bytes=int(shape.bytes + unembedding + batch + 24 * spec.tokens), seconds=5 + 2 * passes / 20e9)
+    weights = shape.bytes * (1 if spec.weights == "trained" else 2)
+    return Needs(bytes=int(weights + unembedding + batch + 24 * spec.tokens), seconds=5 + 2 * passes / 20e9)
 
 
 COUNTING = (
@@ -635,4 +642,5 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
+    nonsense=Nonsense("the same weights in random order", "what the model has learnt", {"weights": "shuffled"}),
 )

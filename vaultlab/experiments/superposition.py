@@ -10,7 +10,7 @@ features. With the ReLU and enough sparsity it keeps more, as directions that sh
 
 For one feature, with Ŵ_i = W_i/‖W_i‖:
 
-    represented      ‖W_i‖ ≥ ½
+    represented      ‖W_i‖ ≥ ½                        `threshold` sets another bound
     interference     Σ_{j≠i} (Ŵ_i · W_j)²             what the others write along its direction; 0 if not represented
     dimensionality   D_i = ‖W_i‖² / Σ_j (Ŵ_i · W_j)²  its share of a dimension; Σ D_i never exceeds the rank of W
 
@@ -42,7 +42,7 @@ from matplotlib.colors import Normalize
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Quantity, Share
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import (
     HELD_OUT,
@@ -76,7 +76,7 @@ class Spec(BaseSpec):
     hidden: int = Field(2, ge=1, le=256, json_schema_extra={"symbol": "m"})
     """How many dimensions the layer has for them."""
 
-    sparsity: Share = Field(0.95, ge=0, le=0.999, json_schema_extra={"symbol": "S"})
+    sparsity: Share = Field(0.95, ge=0, le=0.999, json_schema_extra={"symbol": "S", "stress": [0.7, 0.99]})
     """How often a feature is absent: 0.95, or 95%."""
 
     importance: float = Field(1.0, gt=0, le=1, json_schema_extra={"symbol": "r"})
@@ -91,8 +91,11 @@ class Spec(BaseSpec):
     batch: int = Field(1024, ge=16, le=65_536)
     """Vectors in a training step."""
 
-    learning_rate: float = Field(0.01, gt=0, le=1)
+    learning_rate: float = Field(0.01, gt=0, le=1, json_schema_extra={"stress": [0.003, 0.03]})
     """Adam's learning rate at the start; it falls to 0 along a half cosine."""
+
+    threshold: float = Field(REPRESENTED, gt=0, le=1, json_schema_extra={"stress": [0.3, 0.7]})
+    """The norm ‖W_i‖ from which a feature counts as represented."""
 
     seeds: int = Field(8, ge=1, le=64)
     """How many models to train, from different first weights on the same vectors."""
@@ -126,16 +129,17 @@ def compute(spec: Spec, bench: Bench) -> Out:
 
 
 def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
-    """Specs that differ in nothing but their sparsity train as one batch."""
+    """Specs that differ in nothing but their sparsity, and in what counts as represented, train as one batch."""
     alike: dict[Spec, list[Spec]] = {}
     for spec in specs:
-        alike.setdefault(spec.model_copy(update={"sparsity": 0.0}), []).append(spec)
+        alike.setdefault(spec.model_copy(update={"sparsity": 0.0, "threshold": REPRESENTED}), []).append(spec)
     trained: dict[Spec, tuple[Tensor, Tensor, Sequence[int]]] = {}
     for spec, points in alike.items():
         course = Course(spec.steps, spec.batch, spec.learning_rate, spec.seeds, spec.seed)
-        sparsities = [point.sparsity for point in points]
+        sparsities = list(dict.fromkeys(point.sparsity for point in points))
         done = train(toy_of(spec), course, sparsities, bench.device, bench.generator, bench.progress)
-        for at, point in enumerate(points):
+        for point in points:
+            at = sparsities.index(point.sparsity)
             trained[point] = (done.theta[at].cpu().double(), done.curve[:, at].cpu().double(), done.curve_at)
     for spec in specs:
         yield _measured(spec, *trained[spec], bench)
@@ -195,7 +199,7 @@ LOSS = Quantity(
 )
 REPRESENTED_FEATURES = Quantity(
     "represented",
-    "How many features have ‖W_i‖ ≥ ½.",
+    "How many features have ‖W_i‖ ≥ ½, or what `threshold` says.",
     unit="features",
     range=(0, 512),
     headline=True,
@@ -228,10 +232,10 @@ def _best(out: Out) -> int:
     return int(out.loss.argmin())
 
 
-def _interference(out: Out) -> Float[Tensor, "seeds features"]:
+def _interference(spec: Spec, out: Out) -> Float[Tensor, "seeds features"]:
     """A feature that is not represented points nowhere in particular: what lies along it would be noise."""
     norm, interference, _ = geometry(out.W.double())
-    return interference.where(norm >= REPRESENTED, 0)
+    return interference.where(norm >= spec.threshold, 0)
 
 
 def measure(spec: Spec, out: Out) -> list[Metric]:
@@ -239,7 +243,7 @@ def measure(spec: Spec, out: Out) -> list[Metric]:
     norm, _, dimensionality = geometry(out.W.double())
     best, loss, error = _best(out), float(out.loss.min()), float(out.loss_error[_best(out)])
     random = (norm**2).sum(-1, keepdim=True).sub(norm**2) / spec.hidden
-    represented = norm >= REPRESENTED
+    represented = norm >= spec.threshold
 
     def scalar(quantity: Quantity, values: Tensor, **more: object) -> Metric:
         return quantity.is_(values[best].item(), n=spec.seeds, seeds=tuple(values.tolist()), **more)
@@ -254,7 +258,7 @@ def measure(spec: Spec, out: Out) -> list[Metric]:
         scalar(DIMENSIONS, spec.hidden / (norm**2).sum(-1)),
         vector(DIMENSIONALITY, dimensionality, null=float(out.chance)),
         vector(NORM, norm),
-        vector(INTERFERENCE, _interference(out), null=float(random.where(represented, 0)[best].mean())),
+        vector(INTERFERENCE, _interference(spec, out), null=float(random.where(represented, 0)[best].mean())),
     ]
 
 
@@ -302,10 +306,10 @@ def verify(spec: Spec, out: Out) -> list[Check]:
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     """The figures of the seed whose numbers are given, the other seeds beside it. Of more than three hidden dimensions
     arrows show little: there `gram` comes first."""
-    figures = {"weights": _draw_weights(out)} if spec.hidden <= 3 else {}
+    figures = {"weights": _draw_weights(spec, out)} if spec.hidden <= 3 else {}
     return figures | {
         "gram": _draw_gram(out),
-        "norms": _draw_norms(out),
+        "norms": _draw_norms(spec, out),
         "dimensionality": _draw_dimensionality(out),
         "loss": _draw_loss(spec, out),
     }
@@ -323,10 +327,10 @@ def _range(values: Tensor) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _draw_weights(out: Out) -> Drawing:
+def _draw_weights(spec: Spec, out: Out) -> Drawing:
     best = _best(out)
     norm, _, dimensionality = geometry(out.W.double())
-    kept = norm >= REPRESENTED
+    kept = norm >= spec.threshold
     order = [best, *_others(out)]
     figure = vectors(
         [out.W[seed].numpy() for seed in order],
@@ -383,14 +387,15 @@ def _draw_gram(out: Out) -> Drawing:
     )
 
 
-def _draw_norms(out: Out) -> Drawing:
+def _draw_norms(spec: Spec, out: Out) -> Drawing:
     best = _best(out)
-    norm, interference = out.W[best].norm(dim=-1), _interference(out)[best]
+    norm, interference = out.W[best].norm(dim=-1), _interference(spec, out)[best]
     scale = Normalize(0, max(1.0, float(interference.max())))
     with canvas(height=3.4) as (figure, axes):
         ax = axes[0, 0]
         ax.bar(np.arange(1, len(norm) + 1), norm.numpy(), width=0.7, color=SHADES(scale(interference.numpy())))
-        ax.axhline(REPRESENTED, color=GREY, linestyle="--", linewidth=1.2, label="represented from ½ on")
+        bound = "½" if spec.threshold == 0.5 else f"{spec.threshold:.3g}"
+        ax.axhline(spec.threshold, color=GREY, linestyle="--", linewidth=1.2, label=f"represented from {bound} on")
         feature_axis(ax, len(norm))
         ax.set_ylabel("norm ‖Wᵢ‖")
         figure.legend(loc="outside upper center")
@@ -398,7 +403,7 @@ def _draw_norms(out: Out) -> Drawing:
     return Drawing(
         figure,
         f"The norms of {len(norm)} features, {_range(norm)}, coloured by interference, {_range(interference)}: "
-        f"{int((norm >= REPRESENTED).sum())} reach ½ and count as represented.",
+        f"{int((norm >= spec.threshold).sum())} reach {bound} and count as represented.",
     )
 
 
@@ -514,4 +519,5 @@ EXPERIMENT = Experiment(
     ),
     needs=needs,
     together=together,
+    nonsense=Nonsense("an untrained model", "training", {"steps": 1}),
 )

@@ -50,7 +50,9 @@ def entry(name: str, experiment: Experiment) -> Entry:
     metrics = tuple(_quantity(quantity) for quantity in experiment.metrics)
     examples = tuple(json.loads(json.dumps(asdict(example))) for example in experiment.examples)
     schema = experiment.Spec.model_json_schema()
-    return Entry(name, experiment.version, page, schema, metrics, dict(experiment.figures), examples)
+    figures, nonsense = dict(experiment.figures), experiment.nonsense
+    control = json.loads(json.dumps(asdict(nonsense))) if nonsense else None
+    return Entry(name, experiment.version, page, schema, metrics, figures, examples, control)
 
 
 def _quantity(quantity: Quantity) -> dict[str, Any]:
