@@ -1,6 +1,5 @@
 """What an experiment promises. One file in `experiments/` keeps all of it; the file's name is the word in the note."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from vaultlab.models.draws import draws
 from vaultlab.models.load import Model, Shape
 from vaultlab.plots.style import Drawing
 from vaultlab.result import Check, Metric, Text, Value
@@ -68,8 +68,7 @@ class Bench:
 
     def generator(self, *entropy: int | str) -> torch.Generator:
         """A fresh generator on the CPU, so that the draws depend on what is named here and not on batch or device."""
-        digest = hashlib.sha256("/".join(map(str, entropy)).encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return draws(*entropy)
 
     def text(self, name: str) -> Text:
         """The text that the field `name` stands for."""

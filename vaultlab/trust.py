@@ -19,15 +19,18 @@ MEANS = (
 )
 
 _MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?(?:@[\w.-]+)?")
+_TOYS = "toy/"
 _WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth")
 
 
 def model(name: str, allowed: Collection[str] | None = None) -> None:
-    """NoteError unless a note may name this model: a name, no path, and on the owner's list where there is one."""
+    """NoteError unless a note may name this model: a name, no path, and on the owner's list where there is one. A toy
+    is trained on this machine: it needs no leave.
+    """
     if not _MODEL.fullmatch(name) or name.lower().endswith(_WEIGHTS):
         mend = "Give it a name first, `vaultlab models add NAME PATH`, and write the name here."
         raise NoteError(f"`{name}` is no model's name, and a note may not name a path.", mend, field="model")
-    if allowed is not None and name not in allowed:
+    if allowed is not None and name not in allowed and not name.startswith(_TOYS):
         mend = "The owner can add it to `models` in the config.toml of vaultlab's configuration folder."
         raise NoteError(f"The model `{name}` is not one that this machine's owner allows.", mend, field="model")
 

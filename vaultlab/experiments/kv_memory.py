@@ -221,6 +221,10 @@ def _place(spec: Spec, model: Model) -> tuple[int, slice]:
         raise NoteError(
             f"{model.name} has no layer {layer}.", f"Its layers are 0 to {shape.layers - 1}.", field="layer"
         )
+    if not shape.d_mlp:
+        raise NoteError(
+            f"{model.name} has no MLP, and so no memories.", "Take another model, such as smollm2-135m.", field="model"
+        )
     if spec.key is None:
         return layer, slice(0, shape.d_mlp)
     if spec.key >= shape.d_mlp:

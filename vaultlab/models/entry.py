@@ -48,8 +48,12 @@ class Entry(BaseModel):
 
     def sha256(self, dtype: str | None = None) -> str:
         """The model's content, the same on every machine: source, converter's version, dtype."""
-        content = f"{self.source_sha256}\n{self.converter}\n{dtype or self.dtype}"
-        return hashlib.sha256(content.encode()).hexdigest()
+        return content_sha256(self.source_sha256, self.converter, dtype or self.dtype)
+
+
+def content_sha256(source_sha256: str, converter: int, dtype: str) -> str:
+    """What a model is, as `Entry.sha256` says it."""
+    return hashlib.sha256(f"{source_sha256}\n{converter}\n{dtype}".encode()).hexdigest()
 
 
 def models_dir() -> Path:

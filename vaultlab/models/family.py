@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaultlab.models.attn_only import Unnormed
 from vaultlab.models.weights import AttentionParts, MLPParts, Norm, Rotary
 
 FLAGS: Mapping[str, str] = MappingProxyType(
@@ -19,6 +20,7 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "qk_norm": "queries and keys are normed head by head: scores are not bilinear in the stream",
         "sliding_window": "some layers look back over a limited number of tokens only",
         "layer_scaled": "the scores of deeper layers are scaled down",
+        "attention_only": "there is no MLP and no norm",
     }
 )
 """What sets a model apart from the plain one. An experiment whose identity a flag breaks refuses it, or says so."""
@@ -82,8 +84,10 @@ def sub(module: nn.Module, path: str) -> nn.Module:
 
 
 def norm_of(module: nn.Module) -> Norm:
-    """The weights of transformers' LayerNorm or RMSNorm."""
+    """The weights of transformers' LayerNorm or RMSNorm, or of what stands in a norm's place and does nothing."""
     gain: Tensor = attrgetter("weight")(module)
+    if isinstance(module, Unnormed):
+        return Norm("none", gain, torch.zeros_like(gain), 0.0)
     if isinstance(module, nn.LayerNorm):
         return Norm("layer", gain, module.bias, module.eps)
     return Norm("rms", gain, torch.zeros_like(gain), attrgetter("variance_epsilon")(module))

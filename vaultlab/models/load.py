@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from vaultlab.errors import RunError
-from vaultlab.models import families, pattern
-from vaultlab.models.entry import Entry, check_files, corrupt, folder_of, read_entry
+from vaultlab.models import families, pattern, toys
+from vaultlab.models.entry import CONVERTER, Entry, check_files, content_sha256, corrupt, folder_of, read_entry
 from vaultlab.models.family import Family, Shape
 from vaultlab.models.tokens import Template, Tokens, one_token, strings, tokenize
 
@@ -80,8 +80,16 @@ def load(name: str, device: torch.device | str = "cpu", dtype: torch.dtype | Non
     return assemble(name, entry.sha256(str(kind).removeprefix("torch.")), net, tokenizer, shape)
 
 
+def content_of(name: str) -> str:
+    """The hash of a model's content, without its weights. A toy's is known before it is trained. RunError as `load`."""
+    return content_sha256(toys.sha256(name), CONVERTER, "float32") if name in toys.TOYS else read_entry(name).sha256()
+
+
 def read_shape(name: str) -> Shape:
-    """A model's measures, without its weights. Raises RunError as `load` does."""
+    """A model's measures, without its weights; a toy need not be trained for that. Raises RunError as `load` does."""
+    if name in toys.TOYS:
+        count = toys.parameters(toys.TOYS[name])
+        return replace(shape_of(toys.TOYS[name]), parameters=count, bytes=4 * count)
     return _entry_shape(read_entry(name), folder_of(name))
 
 

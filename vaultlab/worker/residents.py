@@ -8,6 +8,9 @@ import torch
 
 from vaultlab.models.entry import read_entry
 from vaultlab.models.load import Model, free_memory, load
+from vaultlab.models.pull import pull
+from vaultlab.models.source import Say
+from vaultlab.models.toys import TOYS
 
 _SHARE = 0.9
 IDLE_S = 300.0
@@ -19,8 +22,10 @@ class Residents:
     def __init__(self) -> None:
         self._models: OrderedDict[tuple[str, torch.device], tuple[Model, float]] = OrderedDict()
 
-    def get(self, name: str, device: torch.device) -> Model:
-        """The model on the device. RunError, NoteError as `load` raises them."""
+    def get(self, name: str, device: torch.device, say: Say = lambda doing: None) -> Model:
+        """The model on the device; a toy is trained where it is not here yet, which `say` is told. Raises as `load`."""
+        if name in TOYS:
+            pull(name, say)
         entry, key = read_entry(name), (name, device)
         kept = self._models.pop(key, None)
         if kept is None or kept[0].sha256 != entry.sha256():

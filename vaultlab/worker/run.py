@@ -13,8 +13,7 @@ import torch
 from vaultlab import places
 from vaultlab.errors import NoteError, RunError
 from vaultlab.experiment import Bench, Experiment, Needs
-from vaultlab.models.entry import read_entry
-from vaultlab.models.load import Model, Shape, free_memory, read_shape
+from vaultlab.models.load import Model, Shape, content_of, free_memory, read_shape
 from vaultlab.plots import sweep
 from vaultlab.plots.style import render
 from vaultlab.result import Answer, Ask, Check, Failure, Figure, Plan, Point, Progress, Refusal, Result
@@ -59,7 +58,7 @@ class Runner:
     def plan(self, ask: Ask) -> Plan:
         """What a run would be. Computes nothing, loads no model."""
         try:
-            it = asked(ask, self.registry, _model_hash)
+            it = asked(ask, self.registry, content_of)
         except Refused as refused:
             return Plan(ask.id, problems=refused.refusals)
         except RunError as error:
@@ -96,7 +95,7 @@ class Runner:
             return self._failure(ask, error)
 
     def _answer(self, ask: Ask, send: Callable[[Progress], None], cancelled: Callable[[], bool]) -> Result:
-        it = asked(ask, self.registry, _model_hash)
+        it = asked(ask, self.registry, content_of)
         journey = _Journey(it, Course(ask, choose(ask.device), send, cancelled), look(it.experiment))
         results: dict[str, Result] = {}
         missing: list[Run] = []
@@ -148,7 +147,7 @@ class Runner:
 
         def model(name: str) -> Model:
             course.report(f"loading {name}", 0, 1)
-            used.append(self.residents.get(name, course.device))
+            used.append(self.residents.get(name, course.device, lambda doing: course.report(doing, 0, 1)))
             return used[-1]
 
         bench = Bench(course.device, torch.float32, model, batch=batch, report=course.report)
@@ -259,10 +258,6 @@ class _Remembered(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
-
-
-def _model_hash(name: str) -> str:
-    return read_entry(name).sha256()
 
 
 def _needs(it: Asked, run: Run) -> Needs | None:
