@@ -13,9 +13,9 @@ import torch
 
 from tests import counting
 from vaultlab.experiment import Experiment
-from vaultlab.result import Answer, Ask, Check, Default, Failure, Limits, Progress, Refusal, Result, Text
+from vaultlab.result import Answer, Ask, Default, Failure, Limits, Progress, Refusal, Result, Text
 from vaultlab.worker.course import choose
-from vaultlab.worker.run import Runner, _worst
+from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
 
 
@@ -151,7 +151,7 @@ def test_what_would_pass_the_limits_is_refused_before_it_starts(runner: Runner, 
 
 
 def test_what_the_machine_has_not_fails(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaultlab.worker.run.free_memory", lambda device: 100)
+    monkeypatch.setattr("vaultlab.worker.limits.free_memory", lambda device: 100)
     assert "are free on cpu" in failure(runner, {"n": 1000}).message
     assert computed() == 0
 
@@ -315,12 +315,3 @@ def test_a_sweep_s_point_fails_for_all(runner: Runner) -> None:
 def test_short_of_memory_a_sweep_keeps_what_it_has(runner: Runner) -> None:
     assert failure(runner, {}, points=({"n": 2}, {"mode": "memory"})).kind == "environment"
     assert [spec.n for spec in counting.computed] == [2, 4, 4]
-
-
-def test_the_worst_check_is_the_nearest_to_its_limit() -> None:
-    nan, inf = float("nan"), float("inf")
-    near, far = Check("a", 0.9e-5, 1e-5), Check("a", 0.5, 1.0)
-    assert _worst([far, near]) == _worst([near, far]) == (near,)
-    for broken in (Check("a", nan, 1.0), Check("a", inf, 1.0), Check("a", 1e-9, 0.0)):
-        assert _worst([near, broken, far]) == _worst([broken, near]) == (broken,)
-    assert _worst([Check("a", 0.0, 0.0), near]) == (near,)

@@ -2,34 +2,25 @@
 
 import json
 import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
 
 from vaultlab import places
 from vaultlab.errors import NoteError, RunError
-from vaultlab.experiment import Bench, Experiment, Needs
-from vaultlab.models.load import Model, Shape, content_of, free_memory, read_shape
-from vaultlab.plots import sweep
+from vaultlab.experiment import Bench, Experiment
+from vaultlab.models.load import Model, content_of
 from vaultlab.plots.style import render
-from vaultlab.result import Answer, Ask, Check, Failure, Figure, Plan, Point, Progress, Refusal, Result
+from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Refusal, Result
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
-from vaultlab.worker.course import (
-    Course,
-    Stopped,
-    choose,
-    device_broken,
-    peak_memory,
-    short_of_memory,
-    watch_peak,
-)
+from vaultlab.worker.course import Course, Stopped, choose, device_broken, peak_memory, short_of_memory, watch_peak
+from vaultlab.worker.limits import check_limits, estimates, in_words, no_memory
 from vaultlab.worker.provenance import look, provenance
 from vaultlab.worker.residents import Residents
 from vaultlab.worker.store import Store, settled
+from vaultlab.worker.sweep import swept
 
 _BATCH = 32
 _log = logging.getLogger(__name__)
@@ -64,7 +55,7 @@ class Runner:
         except RunError as error:
             return Plan(ask.id, problems=(Refusal(ask.id, error.message, error.hint),))
         stored = tuple(self.store.has(run.key) for run in it.runs)
-        wants = [need for run, there in zip(it.runs, stored, strict=True) if not there and (need := _needs(it, run))]
+        wants = estimates(it, [run for run, there in zip(it.runs, stored, strict=True) if not there])
         return Plan(
             ask.id,
             it.key,
@@ -105,12 +96,12 @@ class Runner:
                 missing.append(run)
             else:
                 results[run.key] = kept
-        self._check_limits(journey, missing)
+        check_limits(it, journey.course, missing)
         for run, result in self._computed(journey, missing):
             results[run.key] = result
         if not ask.points:
             return replace(results[it.key], id=ask.id, summary=it.summary)
-        return _swept(journey, [results[run.key] for run in it.runs])
+        return swept(it, journey.course, [results[run.key] for run in it.runs])
 
     def _kept(self, journey: _Journey, run: Run) -> Result | None:
         """What the store has of a run, drawn anew where only the tensors are left. Raises what it always fails with."""
@@ -139,7 +130,7 @@ class Runner:
                     raise
                 _log.warning("out of memory with batches of %d: %s", batch, error)
             self.residents.evict()  # not in the except: there the error still holds the tensors of the run
-        raise _no_memory(journey.course)
+        raise no_memory(journey.course)
 
     def _outs(self, journey: _Journey, runs: list[Run], batch: int) -> Iterator[tuple[Any, dict[str, Any]]]:
         course, experiment = journey.course, journey.asked.experiment
@@ -212,27 +203,6 @@ class Runner:
         except RunError as error:
             _log.warning("%s", error)
 
-    def _check_limits(self, journey: _Journey, missing: Sequence[Run]) -> None:
-        """Refused where the estimate passes what the owner allows; RunError where it passes what is there."""
-        limits, id = journey.course.ask.limits, journey.course.ask.id
-        estimates = [need for run in missing if (need := _needs(journey.asked, run))]
-        if not estimates:
-            return
-        most, seconds = max(need.bytes for need in estimates), sum(need.seconds for need in estimates)
-        free = free_memory(journey.course.device)
-        smaller = "Take smaller numbers in the block, or a smaller model."
-        if limits.memory_bytes and most > limits.memory_bytes:
-            took = f"It would take about {_gb(most)} of memory; a run may take {_gb(limits.memory_bytes)} here."
-            raise Refused(Refusal(id, took, f"{smaller} The owner of the machine sets the limit."))
-        if seconds > 2 * limits.time_s:  # an estimate may be off by a factor of two
-            took = f"It would take about {_time(seconds)}; a run may take {_time(limits.time_s)} here."
-            raise Refused(
-                Refusal(id, took, "Take smaller numbers in the block. The owner of the machine sets the limit.")
-            )
-        if most > free:
-            there = f"It would take about {_gb(most)} of memory; {_gb(free)} are free on {journey.course.device}."
-            raise RunError(there, f"{smaller} Closing other programs may help too.")
-
     def _failure(self, ask: Ask, error: Exception) -> Failure:
         """A failure of the machine may go away; any other would come again, so it is remembered under the run's key."""
         if isinstance(error, OSError) or short_of_memory(error):
@@ -260,89 +230,12 @@ class _Remembered(Exception):
         self.failure = failure
 
 
-def _needs(it: Asked, run: Run) -> Needs | None:
-    if it.experiment.needs is None:
-        return None
-    shapes = [_shape(getattr(run.spec, field), sha256) for field, sha256 in run.models.items()]
-    return it.experiment.needs(run.spec, shapes[0] if shapes else None)
-
-
-@cache  # a sweep asks for each of its points, and transformers takes a while to read a config
-def _shape(name: str, sha256: str) -> Shape:
-    return read_shape(name)
-
-
-def _swept(journey: _Journey, results: Sequence[Result]) -> Result:
-    """The points' numbers side by side, each identity where it was at its worst, a line plot a headline metric."""
-    it, course = journey.asked, journey.course
-    points = tuple(
-        Point(
-            {name: getattr(run.spec, name) for name in run.point}, run.key, result.cached, result.metrics, result.checks
-        )
-        for run, result in zip(it.runs, results, strict=True)
-    )
-    course.prefix = ""
-    course.report("drawing", 0, 1)
-    measured = {metric.name for point in points for metric in point.metrics}
-    shown = [q.name for q in it.experiment.metrics if q.headline and q.name in measured]
-    figures = {name: render(sweep.lines(name, points)) for name in shown}
-    latest = max((result.provenance for result in results), key=lambda facts: str(facts["computed"]))
-    facts = {**latest, "seconds": round(sum(result.provenance["seconds"] for result in results), 3)}
-    facts["models"] = {name: it for result in results for name, it in result.provenance["models"].items()}
-    facts["peak_memory_bytes"] = max(result.provenance["peak_memory_bytes"] for result in results)
-    return Result(
-        course.ask.id,
-        it.key,
-        all(point.cached for point in points),
-        (),
-        _worst(check for point in points for check in point.checks),
-        figures,
-        it.summary,
-        provenance=facts,
-        points=points,
-    )
-
-
-def _worst(checks: Iterable[Check]) -> tuple[Check, ...]:
-    worst: dict[str, Check] = {}
-    for check in checks:
-        worst[check.name] = max(worst.get(check.name, check), check, key=_strain)
-    return tuple(worst.values())
-
-
-def _strain(check: Check) -> float:
-    """How much of its limit a check has used up; a NaN more than any number."""
-    if not check.limit or math.isnan(check.residual):
-        return 0.0 if check.ok else math.inf
-    return check.residual / check.limit
-
-
 def _stopped(ask: Ask, stopped: Stopped) -> Failure:
     if stopped.why == "cancelled":
         return Failure(ask.id, "cancelled", "The run was cancelled.", "Run the block again to go on with it.")
     return Failure(
         ask.id,
         "environment",
-        f"The run was stopped after {_time(ask.limits.time_s)}, which is how long a run may take on this machine.",
+        f"The run was stopped after {in_words(ask.limits.time_s)}, which is how long a run may take on this machine.",
         "Take smaller numbers in the block. The owner of the machine sets the limit.",
     )
-
-
-def _no_memory(course: Course) -> RunError:
-    return RunError(
-        f"The memory of {course.device} was not enough: the run had taken {_gb(peak_memory(course.device))}, "
-        f"and with half the batch {_gb(free_memory(course.device))} were free and still too little.",
-        "Take smaller numbers in the block, a smaller model, or another device: `--device cpu`.",
-    )
-
-
-def _gb(count: int) -> str:
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.2g} MB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"

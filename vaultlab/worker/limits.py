@@ -1,0 +1,67 @@
+"""What runs will take, against what the owner of the machine allows and what there is."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from vaultlab.errors import RunError
+from vaultlab.experiment import Needs
+from vaultlab.models.load import Shape, free_memory, read_shape
+from vaultlab.result import Refusal
+from vaultlab.worker.asked import Asked, Refused, Run
+from vaultlab.worker.course import Course, peak_memory
+
+
+def estimates(it: Asked, runs: Sequence[Run]) -> list[Needs]:
+    """What each of these runs will take, where the experiment can say it."""
+    needs = it.experiment.needs
+    if needs is None:
+        return []
+    shapes = [[_shape(getattr(run.spec, field), sha256) for field, sha256 in run.models.items()] for run in runs]
+    return [needs(run.spec, those[0] if those else None) for run, those in zip(runs, shapes, strict=True)]
+
+
+@cache  # a sweep asks for each of its points, and transformers takes a while to read a config
+def _shape(name: str, sha256: str) -> Shape:
+    return read_shape(name)
+
+
+def check_limits(it: Asked, course: Course, missing: Sequence[Run]) -> None:
+    """Refused where the estimate passes what the owner allows; RunError where it passes what is there."""
+    limits, id = course.ask.limits, course.ask.id
+    found = estimates(it, missing)
+    if not found:
+        return
+    most, seconds = max(need.bytes for need in found), sum(need.seconds for need in found)
+    free = free_memory(course.device)
+    smaller = "Take smaller numbers in the block, or a smaller model."
+    if limits.memory_bytes and most > limits.memory_bytes:
+        took = f"It would take about {_gb(most)} of memory; a run may take {_gb(limits.memory_bytes)} here."
+        raise Refused(Refusal(id, took, f"{smaller} The owner of the machine sets the limit."))
+    if seconds > 2 * limits.time_s:  # an estimate may be off by a factor of two
+        took = f"It would take about {in_words(seconds)}; a run may take {in_words(limits.time_s)} here."
+        raise Refused(Refusal(id, took, "Take smaller numbers in the block. The owner of the machine sets the limit."))
+    if most > free:
+        there = f"It would take about {_gb(most)} of memory; {_gb(free)} are free on {course.device}."
+        raise RunError(there, f"{smaller} Closing other programs may help too.")
+
+
+def no_memory(course: Course) -> RunError:
+    """The memory ran out, with half the batch too."""
+    return RunError(
+        f"The memory of {course.device} was not enough: the run had taken {_gb(peak_memory(course.device))}, "
+        f"and with half the batch {_gb(free_memory(course.device))} were free and still too little.",
+        "Take smaller numbers in the block, a smaller model, or another device: `--device cpu`.",
+    )
+
+
+def in_words(seconds: float) -> str:
+    """90 s, 10 minutes, 3 hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+
+
+def _gb(count: int) -> str:
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.2g} MB"

@@ -1,0 +1,54 @@
+"""The points of a sweep, each a Result of its own, as one Result."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from vaultlab.plots import sweep
+from vaultlab.plots.style import render
+from vaultlab.result import Check, Point, Result
+from vaultlab.worker.asked import Asked
+from vaultlab.worker.course import Course
+
+
+def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
+    """The points' numbers side by side, each identity where it was at its worst, a line plot a headline metric."""
+    points = tuple(
+        Point(
+            {name: getattr(run.spec, name) for name in run.point}, run.key, result.cached, result.metrics, result.checks
+        )
+        for run, result in zip(it.runs, results, strict=True)
+    )
+    course.prefix = ""
+    course.report("drawing", 0, 1)
+    measured = {metric.name for point in points for metric in point.metrics}
+    shown = [q.name for q in it.experiment.metrics if q.headline and q.name in measured]
+    figures = {name: render(sweep.lines(name, points)) for name in shown}
+    latest = max((result.provenance for result in results), key=lambda facts: str(facts["computed"]))
+    facts = {**latest, "seconds": round(sum(result.provenance["seconds"] for result in results), 3)}
+    facts["models"] = {name: model for result in results for name, model in result.provenance["models"].items()}
+    facts["peak_memory_bytes"] = max(result.provenance["peak_memory_bytes"] for result in results)
+    return Result(
+        course.ask.id,
+        it.key,
+        all(point.cached for point in points),
+        (),
+        _worst(check for point in points for check in point.checks),
+        figures,
+        it.summary,
+        provenance=facts,
+        points=points,
+    )
+
+
+def _worst(checks: Iterable[Check]) -> tuple[Check, ...]:
+    worst: dict[str, Check] = {}
+    for check in checks:
+        worst[check.name] = max(worst.get(check.name, check), check, key=_strain)
+    return tuple(worst.values())
+
+
+def _strain(check: Check) -> float:
+    """How much of its limit a check has used up; a NaN more than any number."""
+    if not check.limit or math.isnan(check.residual):
+        return 0.0 if check.ok else math.inf
+    return check.residual / check.limit
