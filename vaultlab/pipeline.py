@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vaultlab import claims
+from vaultlab import claims, verdicts
 from vaultlab.errors import NoteError, RunError, VaultError, VaultlabError
 from vaultlab.notes import page, parse, splice
 from vaultlab.notes.note import Problem
@@ -71,7 +71,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict | None:
-        return claims.worst(self.judgements)
+        return verdicts.worst(self.judgements)
 
 
 @dataclass
@@ -161,7 +161,7 @@ class Pipeline:
     def _result(self, survey: Survey, item: Item, result: Result, *, by_hand: bool) -> Outcome:
         try:
             lock = self._lock(survey, item, result)
-            judgements = tuple(claims.judge(claims.parse(one), result, item.known) for one in item.block.expect)
+            judgements = tuple(verdicts.judge(claims.parse(one), result, item.known) for one in item.block.expect)
         except (NoteError, RunError) as error:
             return self._unfit(survey, item, result, error)
         folder = survey.root / survey.config.folder
@@ -186,7 +186,7 @@ class Pipeline:
             key=result.key,
             card=item.card,
             model=", ".join(models_of(item)),
-            verdict=claims.worst(judgements),
+            verdict=verdicts.worst(judgements),
             accepted=item.stored.accepted if item.stored else (),
             fields=item.fields,
             summary=result.summary,

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from pydantic import ConfigDict, TypeAdapter
 
 Value = float | tuple[float, ...]
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)

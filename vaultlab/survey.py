@@ -193,7 +193,7 @@ class _Look:
             item = self._asked(item)
             for number, claim in enumerate(block.expect):
                 try:
-                    claims.check(claims.parse(claim), item.known)
+                    claims.check(claims.parse(claim), item.known, item.ask.points if item.ask else ())
                 except NoteError as error:
                     problems.append(_problem(error, block, f"expect.{number}"))
         except NoteError as error:

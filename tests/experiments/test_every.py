@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from vaultlab import claims
+from vaultlab import claims, verdicts
 from vaultlab.catalogue import Entry, is_number, wanted
 from vaultlab.experiment import Example, Experiment, Spec
 from vaultlab.models.load import read_shape
@@ -246,7 +246,7 @@ def test_an_example_gives_its_known_answer(name: str, example: Example) -> None:
     assert result.checks
     assert [check for check in result.checks if not check.ok] == []
     for sentence in example.expect:
-        judged = claims.judge(claims.parse(sentence), result, _known(name))
+        judged = verdicts.judge(claims.parse(sentence), result, _known(name))
         assert judged.verdict == "supported", judged
         assert judged.note == "", judged
 

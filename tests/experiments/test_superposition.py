@@ -6,7 +6,7 @@ import torch
 from matplotlib.text import Text
 from pydantic import ValidationError
 
-from vaultlab import claims
+from vaultlab import claims, verdicts
 from vaultlab.experiment import Bench
 from vaultlab.experiments import superposition
 from vaultlab.experiments.superposition import EXPERIMENT, Spec, compute, draw, measure, verify
@@ -42,7 +42,7 @@ def test_examples_give_their_known_answers(trained, name):
     known = {quantity.name: quantity.forced for quantity in EXPERIMENT.metrics}
     found = result(*trained(name))
     for sentence in EXAMPLES[name].expect:
-        judgement = claims.judge(claims.parse(sentence), found, known)
+        judgement = verdicts.judge(claims.parse(sentence), found, known)
         assert judgement.verdict == "supported", judgement
         assert not judgement.note
 
@@ -64,7 +64,7 @@ def test_the_linear_model_keeps_the_first_at_every_sparsity(sparsity):
 
 def test_a_claim_on_the_mean_dimensionality_is_pointed_out_as_empty(trained):
     known = {quantity.name: quantity.forced for quantity in EXPERIMENT.metrics}
-    judgement = claims.judge(claims.parse("mean dimensionality = 0.40"), result(*trained("pentagon")), known)
+    judgement = verdicts.judge(claims.parse("mean dimensionality = 0.40"), result(*trained("pentagon")), known)
     assert judgement.verdict == "supported"
     assert "m/n" in judgement.note
 

@@ -91,6 +91,15 @@ def test_the_card_is_of_the_verdicts_kind(verdict: object, kind: str) -> None:
     assert f"\n> [!{kind}] Five" in write(replace(PAGE, verdict=verdict), None)  # type: ignore[arg-type]
 
 
+def test_what_rises_means_is_said_where_a_claim_speaks_of_it() -> None:
+    assert "*rises*" not in write(PAGE, None)
+    trend = Judgement("loss rises with n", "supported", "1 at n 0, 2 at n 9; 3 of 3 pairs rise, none falls")
+    text = write(replace(PAGE, judgements=(trend,)), None)
+    claims = text.partition("## Claims")[2].partition("\n## ")[0]
+    assert claims.index("^claims") < claims.index("A metric *rises* where its last value lies above its first")
+    assert "> loss 1 at n 0, 2 at n 9; 3 of 3 pairs rise, none falls ✓" in text
+
+
 def test_without_claims_the_card_shows_the_headlines_and_a_failed_check_is_told() -> None:
     text = write(replace(PAGE, judgements=(), verdict=None, checks=(Check("identity", float("nan"), 1e-5),)), None)
     assert "> represented 5 · dimensionality 0.391 to 0.407 (3 values) · loss 1.235 × 10⁻⁵ nats" in text

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from vaultlab import catalogue, claims, places, terminal
+from vaultlab import catalogue, places, terminal, verdicts
 from vaultlab.commands.watch import handed_over
 from vaultlab.commands.words import (
     FAILS,
@@ -222,7 +222,7 @@ def _complaints(item: Item, strict: bool) -> list[str]:
         return [f"{item.state}: {item.why}"]
     said = [f"the check “{name}” failed" for name in item.stored.failed_checks]
     judged = [Judgement(claim, cast(Verdict, verdict), "") for claim, verdict in item.stored.claims.items()]
-    for one in claims.unaccepted(judged, () if strict else item.stored.accepted):
+    for one in verdicts.unaccepted(judged, () if strict else item.stored.accepted):
         moved = any(found.startswith(f"{one.claim}: ") for found in item.stored.accepted)
         said.append(f"{one.verdict}{', and another verdict was accepted' * moved}: {one.claim}")
     return said
@@ -234,7 +234,7 @@ def _exit_code(outcome: Outcome) -> int:
     if outcome.problem or (isinstance(outcome.answer, Result) and not outcome.answer.sound):
         return FAILS
     accepted = outcome.item.stored.accepted if outcome.item.stored else ()
-    return FAILS if claims.unaccepted(outcome.judgements, accepted) else FINE
+    return FAILS if verdicts.unaccepted(outcome.judgements, accepted) else FINE
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:

@@ -16,6 +16,12 @@ from vaultlab.result import Judgement, Metric, Point
 _MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?"}
 _CARDS = {"supported": "success", "refuted": "failure", "undecided": "question", None: "note"}
 _SUBJECT = re.compile(r"\s*(?:<=|>=|!=|[=<>≤≥≠]|\b(?:between|rises|falls)\b)")
+_TREND = re.compile(r"\b(?:rises|falls)\s+with\b")
+_TRENDS = (
+    "A metric *rises* where its last value lies above its first and no value below an earlier one, *falls* the other "
+    "way about; in each case by more than the 95 % interval of the difference, over the seeds where there are some, "
+    "widened for the number of pairs."
+)
 LISTS = ("figures", "claims", "failed_checks")
 """What the page's own record keeps as lists."""
 
@@ -49,6 +55,7 @@ def context(page: Page, runs: Sequence[str]) -> dict[str, Any]:
         "metrics": _metrics(page.metrics) if page.metrics else None,
         "checks": _checks(page) if page.checks else None,
         "claims": [_claim(one) for one in page.judgements],
+        "trends": _TRENDS if any(_TREND.search(one.claim) for one in page.judgements) else "",
         "record": _record(page),
         "facts": [("experiment", _version(page)), *_facts(page.provenance)],
         "history": list(runs),
