@@ -74,15 +74,16 @@ class Worker:
 
 
 class Desk:
-    """Answers for this daemon. `connected`, set by whoever serves it, says whether a plugin is there."""
+    """Answers for this daemon. `connected`, set by whoever serves it, says whether a plugin is there; `awake` stands
+    still while the machine sleeps."""
 
-    def __init__(self, daemon: Daemon, worker: Worker) -> None:
+    def __init__(self, daemon: Daemon, worker: Worker, awake: Callable[[], float] = time.monotonic) -> None:
         self.daemon = daemon
         self.feed = Feed()
         self.connected: Callable[[], bool] = lambda: False
         self._worker = worker
         self._chronicle = Chronicle(daemon.jobs, self.feed)
-        self._offers = Offers(self._chronicle.edit, lambda: self.connected())
+        self._offers = Offers(self._chronicle.edit, lambda: self.connected(), awake)
         self._here: Mapping[str, list[str]] = {}
         self._asked_here = -math.inf
         self._progress: object = None

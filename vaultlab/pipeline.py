@@ -345,6 +345,8 @@ class Pipeline:
             if parse.parse(read.text).problems:
                 return False  # a fence is being typed: what it hides is not known
             block = self._find(read.text, path, id, survey)
+            if block is None and not files.quiet(note, QUIET_S, self.now()):
+                return False  # it may be half of a note that is being saved
             edit = splice.splice(read.text, block, id, survey.config.folder) if block else None
             if edit is None:
                 journal.paid(id)
