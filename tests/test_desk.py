@@ -29,11 +29,21 @@ def test_hello_says_who_is_there(faced: Faced, plugin: Plugin) -> None:
     assert said["last"].startswith(said["epoch"])
 
 
-def test_the_catalogue_has_examples_to_paste(plugin: Plugin) -> None:
+def test_the_catalogue_has_examples(plugin: Plugin) -> None:
     (double,) = plugin.said("GET", "/v1/experiments")["experiments"].values()
     assert double["title"] == "Twice a number."
     assert set(double["fields"]["properties"]) == {"number", "text", "model"}
-    assert double["examples"][0].startswith("```vaultlab\ndouble: two\n")
+    assert set(double["examples"][0]) == {"title", "fields", "expect"}
+
+
+def test_a_note_that_takes_no_part_is_told_what_would_change_that(plugin: Plugin) -> None:
+    text = "---\ntitle: 𝕏\ntags: [a]\n---\n```vaultlab\ndouble: two\n```\n"
+    said = plugin.plan("Note.md", text)
+    edit = said["partake"]
+    units = text.encode("utf-16-le")
+    after = units[: 2 * edit["offset"]] + edit["insert"].encode("utf-16-le") + units[2 * edit["offset"] :]
+    assert after.decode("utf-16-le") == text.replace("[a]", "[a, experiment]")
+    assert plugin.plan("Note.md", NOTE)["partake"] is None
 
 
 def test_a_text_that_nobody_has_saved_is_planned(plugin: Plugin) -> None:

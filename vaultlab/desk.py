@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from vaultlab import __version__, catalogue, trust
+from vaultlab import __version__, trust
 from vaultlab.chronicle import Chronicle, waits_for, wire_path
 from vaultlab.daemon import Daemon
 from vaultlab.errors import NoteError, RunError, VaultError
 from vaultlab.feed import Feed
-from vaultlab.notes import page, splice
+from vaultlab.notes import page, partake, splice
 from vaultlab.notes.note import Note
 from vaultlab.notes.note import Problem as Found
 from vaultlab.notes.page import Stored
@@ -31,6 +31,7 @@ from vaultlab.protocol import (
     Artifact,
     Cancelled,
     Edit,
+    Example,
     Experiment,
     Experiments,
     Hello,
@@ -46,6 +47,7 @@ from vaultlab.protocol import (
     RunAsk,
     TrustAsk,
     Verbs,
+    as_insertion,
 )
 from vaultlab.result import Verdict
 from vaultlab.survey import Item, Survey, as_typed
@@ -159,7 +161,7 @@ class Desk:
                     page=entry.page,
                     fields=_plain(entry.schema),
                     metrics=tuple(map(_plain, entry.metrics)),
-                    examples=tuple(catalogue.example_block(entry, one["id"]) for one in entry.examples),
+                    examples=tuple(_example(one) for one in entry.examples),
                 )
                 for name, entry in known.entries.items()
             },
@@ -181,7 +183,13 @@ class Desk:
         for item in items:
             edit = self._edit(seen, item, ask.text) if runs and item.id in owed else None
             blocks.append(self._planned(seen, item, edit, "" if runs else problems[0].message))
-        return Planned(takes_part=note.takes_part, problems=tuple(problems), blocks=tuple(blocks))
+        wanted = None if note.takes_part else partake.partake(ask.text)
+        return Planned(
+            takes_part=note.takes_part,
+            partake=None if wanted is None else as_insertion(ask.text, _sha256(ask.text), wanted),
+            problems=tuple(problems),
+            blocks=tuple(blocks),
+        )
 
     def _planned(self, seen: Survey, item: Item, edit: Edit | None, stands_still: str) -> PlannedBlock:
         job = self.daemon.jobs.last(str(self.daemon.root), item.id) if item.id else None
@@ -209,7 +217,7 @@ class Desk:
         wanted, path = splice.splice(text, item.block, item.id, seen.config.folder), wire_path(item.path)
         if wanted is None or path is None:
             return None
-        return self._offers.plan(item.id, path, text, hashlib.sha256(text.encode()).hexdigest(), wanted)
+        return self._offers.plan(item.id, path, text, _sha256(text), wanted)
 
     # -- runs
 
@@ -388,6 +396,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _example(found: Mapping[str, Any]) -> Example:
+    """An example as a form would have it; a text that it comes with is one of its fields."""
+    fields = {**found.get("texts", {}), **found["fields"]}
+    return Example(title=found["title"], fields=_plain(fields), expect=tuple(found["expect"]))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _base64(content: bytes) -> str:

@@ -95,6 +95,14 @@ class Hello(Wire):
     notices: tuple[str, ...] = ()
 
 
+class Example(Wire):
+    """A block whose answer is known: its title states it, `expect` are the claims that hold."""
+
+    title: str
+    fields: Mapping[str, JsonValue]
+    expect: tuple[str, ...]
+
+
 class Experiment(Wire):
     """One experiment of the catalogue: `fields` is the JSON schema of what a block may set."""
 
@@ -103,8 +111,7 @@ class Experiment(Wire):
     page: str
     fields: Mapping[str, JsonValue]
     metrics: tuple[Mapping[str, JsonValue], ...]
-    examples: tuple[str, ...]
-    """Blocks ready to be pasted, with their fences."""
+    examples: tuple[Example, ...]
 
 
 class Experiments(Wire):
@@ -114,8 +121,16 @@ class Experiments(Wire):
     broken: Mapping[str, str] = {}
 
 
-class Edit(Wire):
-    """`insert` goes in at `offset`, in UTF-16 units, of a text with this hash (of its UTF-8), and of no other.
+class Insertion(Wire):
+    """`insert` goes in at `offset`, in UTF-16 units, of a text with this hash (of its UTF-8), and of no other."""
+
+    base_sha256: Sha256
+    offset: Annotated[int, Field(ge=0)]
+    insert: str
+
+
+class Edit(Insertion):
+    """What the daemon puts into a note.
 
     Whoever makes it first says `taken`, makes it within ten seconds of having asked that, and only if the answer was
     200: so a block gets one embed, whoever else is writing. A note that no editor has open is left alone until its
@@ -124,9 +139,6 @@ class Edit(Wire):
 
     id: RunId
     path: NotePath
-    base_sha256: Sha256
-    offset: Annotated[int, Field(ge=0)]
-    insert: str
 
 
 class PlanAsk(Wire):
@@ -175,9 +187,12 @@ class PlannedBlock(Wire):
 
 
 class Planned(Wire):
-    """What vaultlab makes of a note. One that takes no part has blocks all the same, so that none is silent."""
+    """What vaultlab makes of a note. One that takes no part has blocks all the same, so that none is silent; `partake`
+    is what would change that, for its author to say.
+    """
 
     takes_part: bool
+    partake: Insertion | None = None
     problems: tuple[Problem, ...]
     blocks: tuple[PlannedBlock, ...]
 
@@ -333,14 +348,14 @@ HEADERS = {
 
 
 def as_edit(id: str, path: str, text: str, base_sha256: str, splice: Splice) -> Edit:
-    """An edit as it crosses: editors count in UTF-16, Python in characters."""
-    return Edit(
-        id=id,
-        path=path,
-        base_sha256=base_sha256,
-        offset=len(text[: splice.offset].encode("utf-16-le")) // 2,
-        insert=splice.insert,
-    )
+    """An edit as it crosses."""
+    return Edit(id=id, path=path, **as_insertion(text, base_sha256, splice).model_dump())
+
+
+def as_insertion(text: str, base_sha256: str, splice: Splice) -> Insertion:
+    """What goes into a text, as it crosses: editors count in UTF-16, Python in characters."""
+    offset = len(text[: splice.offset].encode("utf-16-le", "surrogatepass")) // 2
+    return Insertion(base_sha256=base_sha256, offset=offset, insert=splice.insert)
 
 
 def presence_name(machine: str) -> str:

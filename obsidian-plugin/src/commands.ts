@@ -2,7 +2,9 @@
 
 import { MarkdownView, Notice, TFile, type Editor, type Plugin } from "obsidian";
 import { Refusal } from "./client";
+import type { Edits } from "./edits";
 import { fenceAt, fences } from "./fence";
+import { Picker } from "./insert";
 import type { Lab } from "./lab";
 import type { Block } from "./protocol";
 
@@ -10,6 +12,7 @@ import type { Block } from "./protocol";
 export interface Doors {
   pair: () => void;
   queue: () => void;
+  edits: Edits;
 }
 
 const STALE = ["missing", "stale", "outdated", "reread", "failed"];
@@ -56,6 +59,14 @@ export function addCommands(plugin: Plugin, lab: Lab, doors: Doors): void {
     id: "cancel-all",
     name: "Cancel everything that runs or waits",
     callback: () => void said(cancelled(lab)),
+  });
+  plugin.addCommand({
+    id: "insert-experiment",
+    name: "Insert an experiment",
+    editorCallback: (editor, info) => {
+      if (lab.experiments) new Picker(plugin.app, lab, { editor, info, edits: doors.edits }).open();
+      else new Notice("What experiments there are, the daemon knows: connect to it first.");
+    },
   });
   plugin.addCommand({ id: "show-queue", name: "Show the queue", callback: doors.queue });
   plugin.addCommand({ id: "pair", name: "Pair this device with its daemon", callback: doors.pair });

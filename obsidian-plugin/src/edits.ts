@@ -5,7 +5,7 @@ import { Transaction } from "@codemirror/state";
 import type { EditorView } from "@codemirror/view";
 import { Refusal } from "./client";
 import type { Lab } from "./lab";
-import type { Edit, Outcome } from "./protocol";
+import type { Edit, Insertion, Outcome } from "./protocol";
 import { sha256 } from "./sign";
 
 /** So long a letter may be composed; so long a file must have been left alone. */
@@ -84,10 +84,33 @@ export class Edits {
         const typed = desk.editors(edit.path).some((view) => view.state.doc.toString() !== plain(text));
         if (now !== text || typed) return now;
         outcome = "applied";
-        return text.slice(0, edit.offset) + edit.insert + text.slice(edit.offset);
+        return spliced(text, edit);
       });
       return outcome;
     };
+  }
+
+  /** Make an insertion that its author has just asked for; false where the text is another one by now. */
+  async put(path: string, insertion: Insertion): Promise<boolean> {
+    const { desk } = this.lab;
+    const [view] = desk.editors(path);
+    const file = desk.file(path);
+    const text = view ? view.state.doc.toString() : file && (await desk.app.vault.read(file));
+    if (text === null || (await sha256(text)) !== insertion.base_sha256) return false;
+    if (view) {
+      if (view.composing || view.state.doc.toString() !== text) return false;
+      insert(view, insertion);
+      await desk.save(path);
+      return true;
+    }
+    let done = false;
+    if (file) {
+      await desk.app.vault.process(file, (now) => {
+        done = now === text;
+        return done ? spliced(text, insertion) : now;
+      });
+    }
+    return done;
   }
 
   private async say({ id }: Edit, outcome: Outcome): Promise<void> {
@@ -105,11 +128,15 @@ export class Edits {
 }
 
 /** One undo step. A cursor at the beginning of a line stays with that line. */
-function insert(view: EditorView, { offset: from, insert }: Edit): void {
+function insert(view: EditorView, { offset: from, insert }: Insertion): void {
   const changes = view.state.changes({ from, insert });
   const after = view.state.sliceDoc(from - 1, from) === "\n";
   const selection = view.state.selection.map(changes, after ? 1 : -1);
   view.dispatch({ changes, selection, annotations: [isolateHistory.of("full"), Transaction.userEvent.of("input")] });
+}
+
+function spliced(text: string, { offset, insert }: Insertion): string {
+  return text.slice(0, offset) + insert + text.slice(offset);
 }
 
 function plain(text: string): string {

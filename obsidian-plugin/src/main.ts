@@ -3,9 +3,11 @@
 import { FileSystemAdapter, Platform, Plugin, debounce } from "obsidian";
 import { BlockView, type Hands } from "./blockView";
 import { addCommands, goto } from "./commands";
+import { Completion, hovering } from "./complete";
 import { Device } from "./device";
 import { Edits } from "./edits";
 import { Lab } from "./lab";
+import { LAB_VIEW, LabView } from "./labView";
 import { marked } from "./marks";
 import { Notes } from "./notes";
 import { Pairing, Settings, Trusting } from "./settings";
@@ -31,7 +33,11 @@ export default class Vaultlab extends Plugin {
     });
     this.registerEditorExtension([notes.extension, marked(lab)]);
     this.addSettingTab(new Settings(this.app, this, device, lab));
-    addCommands(this, lab, { pair: hands.pair, queue: () => undefined });
+    this.registerEditorExtension(hovering(lab));
+    this.registerEditorSuggest(new Completion(this.app, lab));
+    this.registerView(LAB_VIEW, (leaf) => new LabView(leaf, lab));
+    this.addRibbonIcon("flask-conical", "Open the lab", () => void this.lab());
+    addCommands(this, lab, { pair: hands.pair, queue: () => void this.lab(), edits });
     this.status(lab);
     const saved = debounce((path: string) => void lab.look(path), SAVED_MS, true);
     this.registerEvent(
@@ -54,6 +60,14 @@ export default class Vaultlab extends Plugin {
     };
     this.register(lab.watch(null, draw));
     draw();
+  }
+
+  /** Show the lab beside the notes: the one that is there, or a new one. */
+  private async lab(): Promise<void> {
+    const { workspace } = this.app;
+    const leaf = workspace.getLeavesOfType(LAB_VIEW)[0] ?? workspace.getRightLeaf(false);
+    await leaf?.setViewState({ type: LAB_VIEW, active: true });
+    if (leaf) await workspace.revealLeaf(leaf);
   }
 
   private command(): string {
