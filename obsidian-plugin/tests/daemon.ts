@@ -2,7 +2,7 @@
 
 import { Buffer } from "node:buffer";
 import { createHash, createHmac, hkdfSync, randomBytes } from "node:crypto";
-import type { Block, Event, Hello, Planned } from "../src/protocol";
+import type { Block, Event, Experiment, Hello, Planned } from "../src/protocol";
 import { network, type Reply } from "./app/obsidian";
 
 const sha = (text: string | Buffer) => createHash("sha256").update(text).digest("hex");
@@ -30,6 +30,9 @@ export class Daemon {
   plan: (path: string, text: string) => Partial<Planned> = () => ({});
   /** Status and answer of a request that is not as usual. */
   answer: (method: string, target: string, body: unknown) => [number, object] | null = () => null;
+  /** The catalogue. */
+  experiments: Record<string, Experiment> = {};
+  models: string[] = [];
   gone = false;
   private count = 0;
   private events: Event[] = [];
@@ -99,7 +102,7 @@ export class Daemon {
       return [200, { device: this.device, nonce: ours }, this.key];
     }
     if (path === "/v1/hello") return [200, this.hello(), this.key];
-    if (path === "/v1/experiments") return [200, { experiments: {}, broken: {} }, this.key];
+    if (path === "/v1/experiments") return [200, { experiments: this.experiments, broken: {} }, this.key];
     if (path === "/v1/events") return [200, await this.happened(new URLSearchParams(search)), this.key];
     if (path === "/v1/plan") {
       const { path: note, text } = body as { path: string; text: string };
@@ -114,7 +117,7 @@ export class Daemon {
     const queue = { queued: 0, running: null };
     const last = `${this.epoch}.${this.count}`;
     const who = { protocol: 1, version: "0.1.0", epoch: this.epoch, last, vault: "Notes", machine: MACHINE };
-    return { ...who, devices: ["cpu"], models: [], queue, trusted: this.trusted, trust: "It runs here.", notices: [] };
+    return { ...who, devices: ["cpu"], models: this.models, queue, trusted: this.trusted, trust: "It runs here.", notices: [] };
   }
 
   private async happened(query: URLSearchParams): Promise<object> {

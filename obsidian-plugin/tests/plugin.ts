@@ -68,6 +68,7 @@ export class House {
     const command = this.plugin.commands.get(id);
     const view = this.app.workspace.active?.view;
     if (command?.callback) command.callback();
+    else if (command?.editorCallback && view instanceof MarkdownView) command.editorCallback(view.editor, view);
     else if (command?.checkCallback) return command.checkCallback(true) && command.checkCallback(false);
     else if (command?.editorCheckCallback && view instanceof MarkdownView) {
       const { editorCheckCallback } = command;

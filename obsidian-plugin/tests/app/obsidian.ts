@@ -246,10 +246,11 @@ export class MetadataCache extends Events {
 
   private async parsed(file: TFile): Promise<void> {
     if (file.extension !== "md") return;
-    const [, head = ""] = /^---\n([\s\S]*?)\n---\n/.exec(await this.vault.read(file)) ?? [];
+    const text = await this.vault.read(file);
+    const [, head = ""] = /^---\n([\s\S]*?)\n---\n/.exec(text) ?? [];
     const pairs = Array.from(head.matchAll(/^([\w-]+): *"?(.*?)"?$/gm), ([, name, value]) => [name, value]);
     this.heads.set(file.path, Object.fromEntries(pairs) as Record<string, string>);
-    this.trigger("changed", file);
+    this.trigger("changed", file, text, this.getFileCache(file));
   }
 }
 
@@ -326,6 +327,18 @@ export class ItemView extends Component {
 
   get app(): App {
     return this.leaf.app;
+  }
+
+  getViewType(): string {
+    return "";
+  }
+
+  onOpen(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  onClose(): Promise<void> {
+    return Promise.resolve();
   }
 }
 
@@ -423,7 +436,16 @@ export class WorkspaceLeaf {
     this.app.workspace.active = this;
   }
 
+  /** Show a registered view here. */
+  async setViewState({ type }: { type: string }): Promise<void> {
+    const made = this.app.plugins.flatMap((plugin) => plugin.views.get(type) ?? []).map((make) => make(this));
+    this.view = made[0] ?? null;
+    this.view?.load();
+    if (this.view instanceof ItemView) await this.view.onOpen();
+  }
+
   detach(): void {
+    if (this.view instanceof ItemView) void this.view.onClose();
     this.view?.unload();
     const { leaves } = this.app.workspace;
     leaves.splice(leaves.indexOf(this), 1);
@@ -451,7 +473,18 @@ export class Workspace extends Events {
   }
 
   getLeavesOfType(type: string): WorkspaceLeaf[] {
-    return type === "markdown" ? this.leaves.filter((leaf) => leaf.view instanceof MarkdownView) : [];
+    if (type === "markdown") return this.leaves.filter((leaf) => leaf.view instanceof MarkdownView);
+    return this.leaves.filter((leaf) => leaf.view instanceof ItemView && leaf.view.getViewType() === type);
+  }
+
+  getRightLeaf(_split: boolean): WorkspaceLeaf {
+    const leaf = new WorkspaceLeaf(this.app);
+    this.leaves.push(leaf);
+    return leaf;
+  }
+
+  revealLeaf(_leaf: WorkspaceLeaf): Promise<void> {
+    return Promise.resolve();
   }
 
   getLeaf(fresh: boolean): WorkspaceLeaf {
@@ -490,6 +523,7 @@ export class App {
   readonly workspace = new Workspace(this);
   readonly secretStorage = new SecretStorage();
   readonly local = new Map<string, string>();
+  readonly plugins: Plugin[] = [];
 
   constructor(disk: Disk, base = "/vaults/Notes") {
     this.vault = new Vault(new FileSystemAdapter(disk, base), base.slice(base.lastIndexOf("/") + 1));
@@ -532,6 +566,7 @@ export class Plugin extends Component {
     readonly manifest: object = {},
   ) {
     super();
+    app.plugins.push(this);
   }
 
   addCommand(command: Command): Command {
@@ -628,6 +663,74 @@ export class Modal {
   onClose(): void {}
 }
 
+/** The list of things to pick from: what is typed narrows it. */
+export class SuggestModal<Thing> extends Modal {
+  readonly inputEl = document.createElement("input");
+  readonly resultContainerEl = document.createElement("div");
+  emptyStateText = "";
+
+  setPlaceholder(text: string): void {
+    this.inputEl.placeholder = text;
+  }
+
+  override onOpen(): void {
+    this.modalEl.prepend(this.inputEl, this.resultContainerEl);
+    this.inputEl.addEventListener("input", () => this.list());
+    this.list();
+  }
+
+  private list(): void {
+    this.resultContainerEl.replaceChildren();
+    for (const thing of this.getSuggestions(this.inputEl.value)) {
+      const item = this.resultContainerEl.appendChild(document.createElement("div"));
+      item.className = "suggestion-item";
+      this.renderSuggestion(thing, item);
+      item.addEventListener("click", () => {
+        this.close();
+        this.onChooseSuggestion(thing);
+      });
+    }
+  }
+
+  getSuggestions(_query: string): Thing[] {
+    return [];
+  }
+
+  renderSuggestion(_thing: Thing, _el: HTMLElement): void {}
+  onChooseSuggestion(_thing: Thing): void {}
+}
+
+/** Suggestions while typing. The app asks after every letter; here a test does. */
+export class EditorSuggest<Thing> {
+  context: { editor: Editor; file: TFile | null; start: Place; end: Place; query: string } | null = null;
+  limit = 100;
+
+  constructor(readonly app: App) {}
+
+  /** What the app would list now. */
+  asked(editor: Editor, file: TFile | null): Thing[] {
+    const found = this.onTrigger(editor.getCursor(), editor, file);
+    this.context = found && { ...found, editor, file };
+    return this.context ? this.getSuggestions(this.context) : [];
+  }
+
+  onTrigger(_cursor: Place, _editor: Editor, _file: TFile | null): { start: Place; end: Place; query: string } | null {
+    return null;
+  }
+
+  getSuggestions(_context: object): Thing[] {
+    return [];
+  }
+
+  renderSuggestion(_thing: Thing, _el: HTMLElement): void {}
+  selectSuggestion(_thing: Thing): void {}
+}
+
+interface Place {
+  line: number;
+  ch: number;
+}
+
 class Control<Input extends HTMLElement> {
   constructor(readonly inputEl: Input) {}
 }
@@ -670,6 +773,35 @@ class TextComponent extends Control<HTMLInputElement> {
   }
 }
 
+class TextAreaComponent extends Control<HTMLTextAreaElement> {
+  setValue(text: string): this {
+    this.inputEl.value = text;
+    return this;
+  }
+
+  onChange(act: (value: string) => void): this {
+    this.inputEl.addEventListener("input", () => act(this.inputEl.value));
+    return this;
+  }
+}
+
+class DropdownComponent extends Control<HTMLSelectElement> {
+  addOption(value: string, text: string): this {
+    this.inputEl.append(new Option(text, value));
+    return this;
+  }
+
+  setValue(value: string): this {
+    this.inputEl.value = value;
+    return this;
+  }
+
+  onChange(act: (value: string) => void): this {
+    this.inputEl.addEventListener("change", () => act(this.inputEl.value));
+    return this;
+  }
+}
+
 export class Setting {
   readonly settingEl: HTMLElement;
   readonly nameEl = document.createElement("div");
@@ -707,6 +839,18 @@ export class Setting {
     const input = this.controlEl.appendChild(document.createElement("input"));
     input.type = "text";
     act(new TextComponent(input));
+    return this;
+  }
+
+  addTextArea(act: (text: TextAreaComponent) => void): this {
+    act(new TextAreaComponent(this.controlEl.appendChild(document.createElement("textarea"))));
+    return this;
+  }
+
+  addDropdown(act: (dropdown: DropdownComponent) => void): this {
+    const select = this.controlEl.appendChild(document.createElement("select"));
+    select.className = "dropdown";
+    act(new DropdownComponent(select));
     return this;
   }
 }
