@@ -1,6 +1,7 @@
 """The result note: what it shows, what stays, and that it says the same twice."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,42 @@ def test_a_sweeps_table() -> None:
     assert "| sparsity | model | loss | checks |\n| ---: | ---: | ---: | --- |\n" in text
     assert "| 0.1 | a\\|b | 0.01429 | ✓ |\n| 0.9 | a\\|b | 0.1286 | ✗ |" in text
     assert "first run · 2 points" in text
+
+
+def a_point(at: int, **fields: object) -> Point:
+    loss = Metric("loss", math.nan if at == 7 else at / 7, headline=True)
+    metrics = (loss, Metric("norm", (0.5, 1.0 + at)), Metric("[[x]]|y", 1.0))
+    return Point({"n": at, **fields}, "k", False, metrics, (Check("c", 0.0, 1.0),))
+
+
+def test_a_long_sweep_says_its_extremes_and_folds_its_points() -> None:
+    text = write(replace(PAGE, metrics=(), points=tuple(a_point(at, model=EVIL) for at in range(1000))), None)
+    evil = r"\[\[x\]\]\|y"
+    lines = text.partition("## Metrics\n\n")[2].splitlines()
+    assert lines[:2] == ["| metric | lowest | at | highest | at |", "| --- | ---: | --- | ---: | --- |"]
+    assert lines[2].startswith("| loss | 0 | n 0, model ")
+    assert " | 142.7 | n 999, model " in lines[2]
+    assert lines[3].startswith("| norm | 0.5 | n 0, model ")
+    assert lines[4].startswith(f"| {evil} | 1 | n 0, ")
+    assert lines[5:7] == ["", "^metrics"] or lines[5:6] == ["^metrics"]
+    assert (
+        "\n\n> [!abstract]- All 1000 points\n> | n | model | loss | checks |\n> | ---: | ---: | ---: | --- |\n" in text
+    )
+    assert text.count("\n> | ") == 1002
+    assert "\n\n^points\n" in text
+    assert len(write(replace(PAGE, metrics=(), points=tuple(map(a_point, range(1000)))), None)) < 60_000
+    kinds = [token.type for token in MarkdownIt("commonmark").enable("table").parse(text[head(text).body_at :])]
+    assert kinds.count("table_open") == 3
+    assert kinds.count("tr_open") == 4 + 1001 + 2
+
+
+def test_a_sweep_of_thousands_shows_the_first() -> None:
+    text = write(replace(PAGE, metrics=(), points=tuple(map(a_point, range(4000)))), None)
+    assert "> [!abstract]- The first 1000 of 4000 points" in text
+    assert "| norm | 0.5 | n 0 | 4000 | n 3999 |" in text
+    short = write(replace(PAGE, metrics=(), points=tuple(map(a_point, range(30)))), None)
+    assert "[!abstract]" not in short
+    assert "| 29 | 4.143 | 0.5 to 30 (2 values) |" in short
 
 
 def test_what_is_read_back_is_what_was_written() -> None:

@@ -1,6 +1,7 @@
 """A page's parts, ready for the template: every string that is not ours is escaped here, every number is set."""
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,12 @@ from vaultlab.result import Judgement, Metric, Point
 _MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?"}
 _CARDS = {"supported": "success", "refuted": "failure", "undecided": "question", None: "note"}
 _SUBJECT = re.compile(r"\s*(?:<=|>=|!=|[=<>≤≥≠]|\b(?:between|rises|falls)\b)")
+LONG = 30
+"""A sweep of more points has its table folded, and only its headline metrics there."""
+
+ROWS = 1000
+"""Points in a result note at most: as many as can be looked through, in some 50 KB."""
+
 _TREND = re.compile(r"\b(?:rises|falls)\s+with\b")
 _TRENDS = (
     "A metric *rises* where its last value lies above its first and no value below an earlier one, *falls* the other "
@@ -51,8 +58,9 @@ def context(page: Page, runs: Sequence[str]) -> dict[str, Any]:
         "figure": figures[0] if figures else None,
         "lines": [one for one in (_findings(page), _broken(page), _ran(page)) if one],
         "figures": figures,
-        "points": _points(page.points) if page.points else None,
-        "metrics": _metrics(page.metrics) if page.metrics else None,
+        "metrics": _table_of(page),
+        "points": _points(page.points, headline=True) if len(page.points) > LONG else None,
+        "count": len(page.points),
         "checks": _checks(page) if page.checks else None,
         "claims": [_claim(one) for one in page.judgements],
         "trends": _TRENDS if any(_TREND.search(one.claim) for one in page.judgements) else "",
@@ -128,11 +136,41 @@ def _metrics(metrics: Iterable[Metric]) -> Table:
     return _table({name: cells for name, cells in columns.items() if any(cells)}, words=("metric", "unit"))
 
 
-def _points(points: Sequence[Point]) -> Table:
+def _table_of(page: Page) -> Table | None:
+    """What stands under Metrics: of a long sweep where each metric is lowest and highest, its points being folded."""
+    if page.points:
+        return _extremes(page.points) if len(page.points) > LONG else _points(page.points)
+    return _metrics(page.metrics) if page.metrics else None
+
+
+def _extremes(points: Sequence[Point]) -> Table:
+    rows = []
+    for name in dict.fromkeys(metric.name for point in points for metric in point.metrics):
+        found = [
+            (number, point)
+            for point in points
+            for metric in point.metrics
+            if metric.name == name
+            for number in (metric.value if isinstance(metric.value, tuple) else (metric.value,))
+            if math.isfinite(number)
+        ]
+        ends = [pick(found, key=lambda one: one[0]) for pick in (min, max)] if found else []
+        cells = [cell for number, point in ends for cell in (digits.show(number), escape.plain(_where(point)))]
+        rows.append((escape.plain(name), *(cells or ["no number", "", "", ""])))
+    return Table(("metric", "lowest", "at", "highest", "at"), ("---", "---:", "---", "---:", "---"), tuple(rows))
+
+
+def _where(point: Point) -> str:
+    return ", ".join(f"{name} {setting(value)}" for name, value in point.fields.items())
+
+
+def _points(points: Sequence[Point], *, headline: bool = False) -> Table:
+    """A row a point; with `headline`, of its metrics only those."""
     columns: dict[str, list[str]] = {}
-    for at, point in enumerate(points):
+    for at, point in enumerate(points[:ROWS]):
         cells = {escape.plain(name): escape.plain(setting(value)) for name, value in point.fields.items()}
-        cells |= {escape.plain(metric.name): digits.value(metric.value) for metric in point.metrics}
+        shown = [metric for metric in point.metrics if metric.headline or not headline]
+        cells |= {escape.plain(metric.name): digits.value(metric.value) for metric in shown}
         cells["checks"] = "✓" if all(check.ok for check in point.checks) else "✗"
         for name, cell in cells.items():
             columns.setdefault(name, [""] * at).append(cell)

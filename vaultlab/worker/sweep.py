@@ -11,7 +11,7 @@ from vaultlab.worker.course import Course
 
 
 def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
-    """The points' numbers side by side, each identity where it was at its worst, a line plot a headline metric."""
+    """The points' numbers side by side, each identity where it was at its worst, every headline metric drawn."""
     points = tuple(
         Point(
             {name: getattr(run.spec, name) for name in run.point}, run.key, result.cached, result.metrics, result.checks
@@ -22,7 +22,8 @@ def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
     course.report("drawing", 0, 1)
     measured = {metric.name for point in points for metric in point.metrics}
     shown = [q.name for q in it.experiment.metrics if q.headline and q.name in measured]
-    figures = {name: render(sweep.lines(name, points)) for name in shown}
+    drawn = {file: one for name in shown for file, one in sweep.drawings(name, points, _labels(it)).items()}
+    figures = {name: render(drawing) for name, drawing in drawn.items()}
     latest = max((result.provenance for result in results), key=lambda facts: str(facts["computed"]))
     facts = {**latest, "seconds": round(sum(result.provenance["seconds"] for result in results), 3)}
     facts["models"] = {name: model for result in results for name, model in result.provenance["models"].items()}
@@ -38,6 +39,15 @@ def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
         provenance=facts,
         points=points,
     )
+
+
+def _labels(it: Asked) -> dict[str, str]:
+    """How each field is written at an axis: its name, the paper's letter, the unit."""
+    labels = {}
+    for name, schema in it.entry.fields.items():
+        letter = "" if schema.get("symbol", name) == name else f" {schema['symbol']}"
+        labels[name] = f"{name}{letter}" + (f" ({schema['unit']})" if "unit" in schema else "")
+    return labels
 
 
 def _worst(checks: Iterable[Check]) -> tuple[Check, ...]:
