@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vaultlab import cli
+from vaultlab import cli, places
 from vaultlab.commands.words import FAILS, USE
 from vaultlab.errors import VaultlabError
 from vaultlab.vault.journal import lock
@@ -237,3 +237,25 @@ def test_a_manual_page_says_what_a_stress_varies(home: Path) -> None:
     said = " ".join(Typed("experiments", "superposition").out.split())
     assert "sparsity from 0.7 to 0.99" in said
     assert "an untrained model, which says nothing about training" in said
+
+
+def test_a_large_sweep_asks_whoever_is_there(home: Path, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = places.config_dir() / "config.toml"
+    owner.parent.mkdir(parents=True, exist_ok=True)
+    owner.write_text("[limits]\npoints = 2\n")
+    note = vault / "Note.md"
+    note.write_text(note.read_text().replace("sparsity: 90%", "sweep: {sparsity: [0.5, 0.8, 0.9]}"))
+    try:
+        alone = Typed("render", vault)
+        command = (
+            "two  its sweep has 3 points, and more than 2 run only when asked for. To run it: vaultlab render --id two"
+        )
+        assert (alone.code, command in alone.out) == (0, True)
+        monkeypatch.setattr("vaultlab.terminal.interactive", lambda: True)
+        for answer, there in (("n", False), ("y", True)):
+            asked = CliRunner().invoke(cli.app, ["render", str(vault)], input=f"{answer}\n")
+            assert "more than 2 run only when asked for, about 1 min. Run it? [y/N]" in asked.output
+            assert (vault / "vaultlab/two.md").exists() is there
+        assert "Metrics" in (vault / "vaultlab/two.md").read_text()
+    finally:
+        owner.unlink()

@@ -350,6 +350,19 @@ def test_cancelled_by_hand_is_not_begun_again(alive: Alive) -> None:
     assert alive.jobs.last(str(alive.root), "two").state == "cancelled"
 
 
+def test_a_large_sweep_waits_and_it_is_said_once(alive: Alive) -> None:
+    alive.save("Note.md", NOTE.replace("number: 1", 'sweep: {number: "1..300"}').replace("twice = 2", "twice < 700"))
+    alive.settle()
+    assert alive.asked == []
+    said = "two waits: its sweep has 300 points, and more than 200 run only when asked for."
+    assert alive.told == [f"{said} To run it: vaultlab render --id two"]
+    alive.daemon.ask_for(Request(("two",), named=True))
+    alive.settle()
+    assert [len(ask.points) for ask in alive.asked] == [300]
+    assert alive.asked[0].limits.points == 300
+    assert alive.outcomes[-1].verdict == "supported"
+
+
 def test_many_new_runs_wait_until_somebody_says_so(alive: Alive) -> None:
     for number in range(MANY + 1):
         alive.write(f"{number}.md", NOTE.replace("double: two", f"double: n{number}"))

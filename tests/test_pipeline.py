@@ -394,6 +394,30 @@ def test_a_model_that_the_owner_has_not_allowed_is_not_asked_for(bed: Bed) -> No
     assert bed.asked == []
 
 
+LARGE = NOTE.replace("number: 1", 'sweep: {number: "1..201"}').replace("twice = 2", "twice <= 402")
+
+
+def test_a_large_sweep_runs_only_when_asked_for(bed: Bed) -> None:
+    bed.write("Note.md", LARGE)
+    (item,) = bed.look().items
+    assert (item.state, item.why) == ("large", "its sweep has 201 points, and more than 200 run only when asked for")
+    assert bed.render() == []
+    assert not (bed.root / "vaultlab/two.md").exists()
+    (outcome,) = bed.render(id="two")
+    assert outcome.verdict == "supported"
+    assert bed.asked[0].limits.points == 201
+    assert bed.states() == {"two": "fresh"}
+    # Judged anew it is by itself, with the limit as it stands: what is stored does not count against it.
+    bed.write("Note.md", LARGE.replace("402", "403"))
+    assert [one.verdict for one in bed.render()] == ["supported"]
+    assert bed.asked[0].limits.points == 200
+    bed.write("Note.md", LARGE.replace("1..201", "2..202"))
+    assert bed.states() == {"two": "large"}
+    (bed.owner).mkdir(exist_ok=True)
+    (bed.owner / "config.toml").write_text("[limits]\npoints = 201\n")
+    assert bed.states() == {"two": "stale"}
+
+
 def test_manual_frozen_and_notes_that_take_no_part(bed: Bed) -> None:
     bed.write("Note.md", NOTE)
     bed.render()

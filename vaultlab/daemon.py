@@ -100,6 +100,7 @@ class Daemon:
         self._problems_due = self._writing = False
         self._next_look = self._next_debts = 0.0
         self._told_debts: set[tuple[str, str]] = set()
+        self._told_large: set[tuple[str, str, str]] = set()
         self.restraint = ""
         """Why only what is asked for by hand is run and written, in a sentence; empty where all that is new is."""
         self.noticed: Callable[[], None] = lambda: None
@@ -229,8 +230,16 @@ class Daemon:
             item for item in survey.items if _WANTED.wants(item) and (item.run != "manual" or item.state == "error")
         ]
         self._problems_due = True
+        self._tell_large(survey)
         self._forget_gone(survey)
         self._demote()
+
+    def _tell_large(self, survey: Survey) -> None:
+        """Sweeps that do not run by themselves: each said once."""
+        large = {_key(item): item for item in survey.items if item.state == "large"}
+        for key in large.keys() - self._told_large:
+            self.tell(f"{large[key].name} waits: {large[key].why}. To run it: vaultlab render --id {large[key].id}")
+        self._told_large = set(large)
 
     def _own(self, path: str) -> bool:
         """Whether the note is as we have left it: known by its content, never by a time."""

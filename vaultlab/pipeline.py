@@ -47,8 +47,17 @@ class Selection:
             return False
         if item.run == "frozen":
             return item.state == "error" or (self.id is not None and self.force)
-        by_hand = self.force or self.id is not None
-        return by_hand or item.state in ("error", "missing", "reworded", "stale")
+        return self.by_hand or item.state in ("error", "missing", "reworded", "stale")
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether somebody asks for just this: what does not run by itself runs now."""
+        return self.force or self.id is not None
+
+
+def insisted(ask: Ask) -> Ask:
+    """The same as somebody asks for it who knows how many points it has."""
+    return replace(ask, limits=replace(ask.limits, points=max(ask.limits.points, len(ask.points))))
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,7 @@ class Pipeline:
             return Outcome(item, problem=first.message, hint=first.hint, line=first.line, wrote=wrote)
         assert item.ask is not None
         ask = replace(item.ask, force=selection.force)
+        ask = insisted(ask) if selection.by_hand else ask
         answer = self.ask(ask, lambda progress: self.progress(item, progress))
         with self.alone():
             # What the result note says may have changed meanwhile: a verdict was accepted, another run was quicker.

@@ -20,7 +20,7 @@ PROTOCOL = 1
 WAIT_S = 25
 """How long a poll for events may wait."""
 
-State = Literal["error", "missing", "fresh", "reworded", "stale", "failed", "outdated", "reread"]
+State = Literal["error", "missing", "fresh", "reworded", "stale", "failed", "outdated", "reread", "large"]
 Happening = Literal["queued", "loading", "running", "done", "failed", "cancelled", "superseded", "stale", "edit"]
 
 

@@ -20,10 +20,11 @@ from vaultlab.vault import files
 from vaultlab.vault.config import Config, Locked
 from vaultlab.vault.index import Index, Scan
 
-State = Literal["error", "missing", "fresh", "reworded", "stale", "failed", "outdated", "reread"]
+State = Literal["error", "missing", "fresh", "reworded", "stale", "failed", "outdated", "reread", "large"]
 """error: the block cannot run as written. reworded: only claims, title or place changed: judged anew, nothing runs.
 failed: this very ask was refused or failed, and would again. outdated: the experiment has a new version. reread: a
-collection of texts that it reads has changed. The last two run only when asked for."""
+collection of texts that it reads has changed. large: it is missing or stale, and its sweep has more points than run by
+themselves. The last three run only when asked for."""
 
 UNTRIED = "untried"
 """The `lab_ask` of a block that the machine could not run: it is no block's ask, so it is tried again."""
@@ -198,7 +199,14 @@ class _Look:
                     problems.append(_problem(error, block, f"expect.{number}"))
         except NoteError as error:
             problems.append(_problem(error, block))
-        return _spoilt(item, problems) if problems else self._with_state(item)
+        return _spoilt(item, problems) if problems else self._if_large(self._with_state(item))
+
+    def _if_large(self, item: Item) -> Item:
+        points, most = len(item.ask.points) if item.ask else 0, self.config.limits.points
+        if item.state not in ("missing", "stale") or points <= most:
+            return item
+        why = f"its sweep has {points} points, and more than {most} run only when asked for"
+        return replace(item, state="large", why=why)
 
     def file(self, name: str) -> Path:
         """A file of the results folder."""

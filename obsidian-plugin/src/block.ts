@@ -153,6 +153,8 @@ function asItStands(block: Block): Standing {
       return { ...said, tone: "stale", state: "New version", actions: ["run", "why"] };
     case "reread":
       return { ...said, tone: "stale", state: "Its texts changed", actions: ["run", "why"] };
+    case "large":
+      return { ...said, tone: "stale", state: "Waits to be asked for", actions: ["run", "why"] };
     default:
       return { ...said, tone: "stale", state: "Out of date", actions: ["run", "why"] };
   }

@@ -180,12 +180,6 @@ def test_a_wrong_point_refuses_the_sweep() -> None:
     assert (found.field, found.origin) == ("n", None)
 
 
-def test_too_many_points() -> None:
-    found = refusal(ask(points=tuple({"n": n} for n in range(1, 202))))
-    assert "201 points" in found.message
-    assert "at most 200" in found.message
-
-
 # -- the line of parameters
 
 

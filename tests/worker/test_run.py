@@ -139,6 +139,22 @@ def test_time_is_the_owner_s(runner: Runner) -> None:
     assert list(runner.store.root.iterdir()) == []
 
 
+def test_more_points_than_the_limit_are_refused_unless_they_are_stored(runner: Runner) -> None:
+    two = Limits(points=2)
+    answer = run(runner, {}, points=POINTS, limits=two)
+    assert isinstance(answer, Refusal)
+    assert (answer.message, answer.field) == (
+        "3 points of this sweep are to be run; more than 2 run only when asked for.",
+        "sweep",
+    )
+    ask = Ask("id", "counting", {}, points=POINTS, limits=two)
+    assert runner.plan(ask).problems == (answer,)
+    result(runner, {}, points=POINTS[:1])
+    assert len(result(runner, {}, points=POINTS, limits=two).points) == 3
+    assert runner.plan(ask).problems == ()
+    assert result(runner, {}, limits=Limits(points=0)).points == ()
+
+
 @pytest.mark.parametrize(
     ("limits", "said"),
     [(Limits(memory_bytes=1000), "about 0.04 MB of memory"), (Limits(time_s=0.001), "about 0 s; a run may take 0 s")],

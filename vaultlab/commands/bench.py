@@ -13,6 +13,7 @@ from vaultlab.commands.words import FAILS, FINE, MACHINE, USE, Device, Json, kno
 from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.lab import Lab
 from vaultlab.notes import parse
+from vaultlab.pipeline import insisted
 from vaultlab.process import logs
 from vaultlab.result import Ask, Failure, Refusal, encode
 from vaultlab.texts import Texts
@@ -37,7 +38,7 @@ def run(
     with Lab(device=device) as lab:
         ask = _ask_of(experiment, fields or [], catalogue.load(lab.describe))
         with terminal.progress() as bar:
-            answer = lab.ask(ask, lambda step: bar.step(experiment, step))
+            answer = lab.ask(insisted(ask), lambda step: bar.step(experiment, step))
     if isinstance(answer, Refusal | Failure):
         terminal.fail(VaultlabError(answer.message, answer.hint))
         raise typer.Exit(USE if isinstance(answer, Refusal) else MACHINE)

@@ -1,9 +1,11 @@
 """The words about a vault: render, check, accept, why, clean, init."""
 
+import math
 import shlex
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -26,7 +28,7 @@ from vaultlab.commands.words import (
 from vaultlab.errors import NoteError
 from vaultlab.lab import Lab
 from vaultlab.notes import page
-from vaultlab.pipeline import Outcome, Pipeline, Selection
+from vaultlab.pipeline import Outcome, Pipeline, Selection, insisted
 from vaultlab.result import Judgement, Result, Verdict
 from vaultlab.survey import Item, Survey, difference, survey
 from vaultlab.vault import config as configuration
@@ -59,10 +61,12 @@ def render(
             _say_plan(seen, [item for item in seen.items if selection.wants(item)], as_json=as_json)
             return
         terminal.survey_problems(seen)
+        selections = [selection, *_agreed(lab, seen, selection)]
         outcomes = []
         with terminal.progress() as bar:
             pipeline = Pipeline(look, lab.ask, bar.item, terminal.waiting)
-            for outcome in handed_over(look, selection) if watched else pipeline.render(selection):
+            rendered = [handed_over(look, one) if watched else pipeline.render(one) for one in selections]
+            for outcome in chain.from_iterable(rendered):
                 bar.rest()
                 outcomes.append(outcome)
                 if not as_json:
@@ -253,6 +257,22 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _agreed(lab: Lab, seen: Survey, selection: Selection) -> list[Selection]:
+    """Sweeps with more points than run by themselves: whoever is there is asked, each by itself."""
+    agreed: list[Selection] = []
+    if selection.by_hand or not terminal.interactive():
+        return agreed
+    for item in seen.items:
+        alone = replace(selection, id=item.id)
+        if item.state != "large" or item.ask is None or not alone.wants(item):
+            continue
+        plan = lab.plan(insisted(item.ask))
+        takes = f", about {math.ceil(plan.needs_s / 60)} min" if plan.needs_s else ""
+        if typer.confirm(f"{item.name}: {item.why}{takes}. Run it?"):
+            agreed.append(alone)
+    return agreed
+
+
 def _say_plan(seen: Survey, todo: list[Item], as_json: bool) -> None:
     if as_json:
         terminal.dump([{"id": item.id, "note": item.path, "state": item.state, "why": item.why} for item in todo])
@@ -264,7 +284,7 @@ def _say_plan(seen: Survey, todo: list[Item], as_json: bool) -> None:
 
 
 def _say_summary(seen: Survey, outcomes: list[Outcome]) -> None:
-    waiting = [item for item in seen.items if item.state in ("outdated", "reread")]
+    waiting = [item for item in seen.items if item.state in ("outdated", "reread", "large")]
     for item in waiting:
         terminal.say(f"{item.name}  {item.why}. To run it: vaultlab render --id {item.id}", "yellow")
     now = {outcome.item.id for outcome in outcomes}

@@ -102,15 +102,6 @@ def asked(ask: Ask, registry: Mapping[str, Experiment], model_hash: ModelHash) -
         raise Refused(Refusal(ask.id, f"There is no experiment called `{ask.experiment}`.", hint))
     experiment = registry[ask.experiment]
     known = entry(ask.experiment, experiment)
-    if len(ask.points) > ask.limits.points:
-        raise Refused(
-            Refusal(
-                ask.id,
-                f"The sweep has {len(ask.points)} points; on this machine a sweep has at most {ask.limits.points}.",
-                "Sweep fewer values; or the owner of the machine raises `points` in the limits.",
-                field="sweep",
-            )
-        )
     runs = tuple(_run(ask, known, experiment, point, model_hash) for point in ask.points or ({},))
     key = runs[0].key if not ask.points else _hash({"sweep": sorted({run.key for run in runs})})
     return Asked(known, experiment, runs, key, _summary(known, runs))

@@ -6,7 +6,7 @@ from functools import cache
 from vaultlab.errors import RunError
 from vaultlab.experiment import Needs
 from vaultlab.models.load import Shape, free_memory, read_shape
-from vaultlab.result import Refusal
+from vaultlab.result import Ask, Refusal
 from vaultlab.worker.asked import Asked, Refused, Run
 from vaultlab.worker.course import Course, peak_memory
 
@@ -26,8 +26,9 @@ def _shape(name: str, sha256: str) -> Shape:
 
 
 def check_limits(it: Asked, course: Course, missing: Sequence[Run]) -> None:
-    """Refused where the estimate passes what the owner allows; RunError where it passes what is there."""
+    """Refused where it passes what the owner allows; RunError where it passes what is there."""
     limits, id = course.ask.limits, course.ask.id
+    check_points(course.ask, len(missing))
     found = estimates(it, missing)
     if not found:
         return
@@ -43,6 +44,19 @@ def check_limits(it: Asked, course: Course, missing: Sequence[Run]) -> None:
     if most > free:
         there = f"It would take about {_gb(most)} of memory; {_gb(free)} are free on {course.device}."
         raise RunError(there, f"{smaller} Closing other programs may help too.")
+
+
+def check_points(ask: Ask, missing: int) -> None:
+    """Refused where more points are to be computed than run by themselves. What is stored does not count."""
+    if ask.points and missing > ask.limits.points:
+        raise Refused(
+            Refusal(
+                ask.id,
+                f"{missing} points of this sweep are to be run; more than {ask.limits.points} run only when asked for.",
+                f"Run this very block: with its Run button, or vaultlab render --id {ask.id}",
+                field="sweep",
+            )
+        )
 
 
 def no_memory(course: Course) -> RunError:

@@ -16,7 +16,7 @@ from vaultlab.plots.style import render
 from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Refusal, Result
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
 from vaultlab.worker.course import Course, Stopped, choose, device_broken, peak_memory, short_of_memory, watch_peak
-from vaultlab.worker.limits import check_limits, estimates, in_words, no_memory
+from vaultlab.worker.limits import check_limits, check_points, estimates, in_words, no_memory
 from vaultlab.worker.provenance import look, provenance
 from vaultlab.worker.residents import Residents
 from vaultlab.worker.store import Store, settled
@@ -50,12 +50,14 @@ class Runner:
         """What a run would be. Computes nothing, loads no model."""
         try:
             it = asked(ask, self.registry, content_of)
+            stored = tuple(self.store.has(run.key) for run in it.runs)
+            missing = {run.key: run for run, there in zip(it.runs, stored, strict=True) if not there}
+            check_points(ask, len(missing))
         except Refused as refused:
             return Plan(ask.id, problems=refused.refusals)
         except RunError as error:
             return Plan(ask.id, problems=(Refusal(ask.id, error.message, error.hint),))
-        stored = tuple(self.store.has(run.key) for run in it.runs)
-        wants = estimates(it, [run for run, there in zip(it.runs, stored, strict=True) if not there])
+        wants = estimates(it, tuple(missing.values()))
         return Plan(
             ask.id,
             it.key,
