@@ -17,10 +17,12 @@ from tests.test_cli import Typed
 from tests.test_daemon import Alive, alive, answer, serving
 from tests.test_pipeline import NOTE
 from vaultlab import trust
-from vaultlab.commands.watch import handed_over
-from vaultlab.errors import RunError
+from vaultlab.commands.watch import ask_for_trust, handed_over, pairings_of
+from vaultlab.desk import Worker
+from vaultlab.errors import NoteError, RunError
 from vaultlab.pipeline import Selection
 from vaultlab.result import Failure
+from vaultlab.service import serving as serving_face
 from vaultlab.vault import presence
 
 __all__ = ["alive"]  # the fixture
@@ -31,6 +33,18 @@ def test_a_vault_that_nobody_trusts_is_not_watched(alive: Alive) -> None:
     assert f"vaultlab watch {alive.root} --trust" in str(shown.error)
     assert not trust.trusted(alive.root)
     assert presence.present(alive.root) is None
+
+
+def test_without_a_terminal_a_plugin_can_be_asked_whether_a_vault_is_trusted(alive: Alive) -> None:
+    pairings = pairings_of(alive.root)
+    pairings.own_key(0.0)
+    with pytest.raises(NoteError, match="not trusted"):
+        ask_for_trust(alive.root, False)
+    with serving_face(alive.daemon, Worker(lambda: {}, lambda key: None)) as server:
+        client, _ = pair(server.port, pairings.offer(time.time()))
+    assert client
+    ask_for_trust(alive.root, False)
+    assert not trust.trusted(alive.root), "it is watched, and nothing in it runs"
 
 
 def test_without_a_daemon_status_and_stop_say_so(alive: Alive) -> None:
@@ -53,10 +67,20 @@ def test_status_tells_what_runs_and_how_far_it_is(alive: Alive) -> None:
     alive.after(3)
     alive.jobs.take("daemon", 60)
     with presence.attend(alive.root):
-        presence.say(alive.root, {"since": 0, "scans": "It is scanned.", "held": 60, "progress": "training 3 of 9"})
+        presence.say(
+            alive.root,
+            {
+                "since": 0,
+                "scans": "It is scanned.",
+                "restraint": "The other has it.",
+                "held": 60,
+                "progress": "training 3 of 9",
+            },
+        )
         shown = Typed("status", alive.root).out
     assert f"Process {os.getpid()} watches" in shown
     assert "It is scanned." in shown
+    assert "The other has it." in shown
     assert "60 blocks wait" in shown
     assert "two  training 3 of 9  since" in shown
 

@@ -286,7 +286,11 @@ class Daemon:
                 self._put(item, self._priority(item), item.why)
 
     def _hold_back(self) -> None:
-        """What was queued by itself waits for a time without restraint."""
+        """What runs or was queued by itself waits for a time without restraint."""
+        running = self.status.running
+        if running is not None and running.priority != Priority.BY_HAND:
+            self.jobs.requeue(running)
+            self.way.cancel(running.block)
         for job in self.jobs.pending():
             if job.state == "queued" and job.priority != Priority.BY_HAND:
                 self.jobs.cancel(job.id, self.restraint)

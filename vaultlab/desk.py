@@ -317,9 +317,6 @@ class Desk:
     def trust(self, ask: TrustAsk) -> Noted:
         (trust.trust if ask.trusted else trust.distrust)(self.daemon.root)
         self.restrain()
-        running = self.daemon.status.running
-        if running is not None and not ask.trusted:
-            self.daemon.cancel(running.block)
         self.daemon.changes.news.set()
         return Noted()
 

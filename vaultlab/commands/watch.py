@@ -58,7 +58,7 @@ def watch(
     from vaultlab.vault.watch import Watch  # noqa: PLC0415
 
     root = root_of(vault)
-    _ask_for_trust(root, trusted)
+    ask_for_trust(root, trusted)
     with presence.attend(root), _log(), Lab(device=device) as lab, ExitStack() as held:
         with alone(root):  # what a crash has left is repaired first
             experiments = catalogue.load(lab.describe)
@@ -90,7 +90,7 @@ def status(vault: VaultArg = None, as_json: Json = False) -> None:
     else:
         since = time.strftime("%d %b %H:%M", time.localtime(here["since"])) if "since" in here else "just now"
         terminal.say(f"Process {here.get('pid', '?')} watches {root} since {since}.")
-        for sentence in filter(None, (here.get("scans"), _held(here.get("held", 0), root))):
+        for sentence in filter(None, (here.get("restraint"), here.get("scans"), _held(here.get("held", 0), root))):
             terminal.say(sentence, "yellow")
     for line in _lines(pending, (here or {}).get("progress", "")):
         terminal.say(line)
@@ -173,7 +173,7 @@ def _became(before: Item, job: Job | None, seen: Survey) -> Outcome:
     return Outcome(replace(before, stored=stored), None, tuple(judged), problem, wrote=True, seconds=seconds)
 
 
-def _ask_for_trust(root: Path, now: bool) -> None:
+def ask_for_trust(root: Path, now: bool) -> None:
     """Where nobody can be asked, here or in a plugin, an untrusted vault is not watched at all."""
     if now:
         trust.trust(root)
@@ -227,7 +227,7 @@ def _saying(root: Path, daemon: "Daemon") -> Iterator[None]:
     def on() -> None:
         last: dict[str, Any] = {}
         while True:
-            said = {"since": since, **_said(daemon.status)}
+            said = {"since": since, "restraint": daemon.restraint, **_said(daemon.status)}
             if said != last:
                 with suppress(RunError):  # a full disk: it is said the next time
                     presence.say(root, said)
@@ -266,7 +266,7 @@ def _view(root: Path, daemon: "Daemon") -> list[str]:
     """What stands below the lines: what runs and what comes next."""
     status = daemon.status
     lines = _lines(daemon.jobs.pending(), _progress(status))
-    return [line for line in (_held(status.held, root), *lines) if line]
+    return [line for line in (daemon.restraint, _held(status.held, root), *lines) if line]
 
 
 def _held(count: int, root: Path) -> str:
