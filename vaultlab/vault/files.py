@@ -286,6 +286,8 @@ def in_words(path: Path, done: str) -> Iterator[None]:
             case errno.ELOOP:
                 mend = "Links are not followed; put the file itself there."
                 raise NoteError(f"{name} is a link.", mend) from error
+            case errno.ENAMETOOLONG:
+                raise NoteError(f"{name[:40]}… is too long a name.", "Give it a shorter one.") from error
             case errno.EISDIR | errno.ENOTDIR | errno.EEXIST:
                 message = f"{name} could not be {done}: a folder and a file are in each other's place."
                 raise NoteError(message, f"Look at {path}.") from error
