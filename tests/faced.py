@@ -14,6 +14,7 @@ from tests.test_daemon import Alive, alive
 from vaultlab import trust
 from vaultlab.desk import Worker
 from vaultlab.pairing import Pairings
+from vaultlab.result import Refusal
 from vaultlab.server import Served
 from vaultlab.service import serving
 from vaultlab.vault.journal import home
@@ -68,6 +69,7 @@ class Faced:
     alive: Alive
     server: Served
     data: dict[str, Any]
+    refusals: list[Refusal]
     plugins: list[Plugin] = field(default_factory=list)
 
     def pair(self) -> Plugin:
@@ -81,9 +83,10 @@ class Faced:
 def faced(alive: Alive) -> Iterator[Faced]:
     trust.trust(alive.root)
     data: dict[str, Any] = {}
+    refusals: list[Refusal] = []
     here = {"devices": ["cpu"], "models": ["tiny"]}
-    with serving(alive.daemon, Worker(lambda: here, data.get)) as server:
-        yield Faced(alive, server, data)
+    with serving(alive.daemon, Worker(lambda: here, data.get, lambda ask: tuple(refusals))) as server:
+        yield Faced(alive, server, data, refusals)
 
 
 @pytest.fixture

@@ -66,6 +66,19 @@ def test_a_block_is_known_by_what_stands_in_it_wherever_it_stands(plugin: Plugin
     assert len(hashes) == 1
 
 
+def test_what_only_the_worker_knows_to_be_wrong_is_told_on_its_line_too(faced: Faced, plugin: Plugin) -> None:
+    swept = NOTE.replace("number: 1\n", "sweep:\n  number: [1, -1]\n")
+    faced.refusals.append(Refusal("two", "`number` is -1, and must be at least 0.", "Write 0 or more.", "number"))
+    for text, wrong in ((NOTE, "number: 1"), (swept, "  number: [1, -1]")):
+        (block,) = plugin.plan("Note.md", text)["blocks"]
+        (problem,) = block["problems"]
+        assert text.splitlines()[problem["line"] - 1] == wrong
+        assert (block["state"], block["why"]) == ("error", "`number` is -1, and must be at least 0.")
+        assert problem["hint"] == "Write 0 or more."
+    faced.refusals.clear()
+    assert plugin.plan("Note.md", NOTE)["blocks"][0]["problems"] == []
+
+
 def test_a_mistake_is_told_on_its_line_with_its_mend(plugin: Plugin) -> None:
     (block,) = plugin.plan("Note.md", NOTE.replace("twice =", "twise ="))["blocks"]
     assert block["state"] == "error"

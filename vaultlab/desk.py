@@ -49,7 +49,7 @@ from vaultlab.protocol import (
     Verbs,
     as_insertion,
 )
-from vaultlab.result import Verdict
+from vaultlab.result import Ask, Refusal, Verdict
 from vaultlab.survey import Item, Survey, as_typed
 from vaultlab.vault import files
 from vaultlab.vault.find import same_name
@@ -69,10 +69,12 @@ _FIGURE = r"figures/(?P<id>[a-z0-9-]+)\.(?P<name>[a-z0-9][a-z0-9_-]*)\.(?P<kind>
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What the worker is asked beside runs: `here`: its devices and models by name; `data` of a result, by key."""
+    """What the worker is asked beside runs: `here`: its devices and models by name; `data` of a result, by key;
+    `refuses`: what it would say against a run."""
 
     here: Callable[[], Mapping[str, list[str]]]
     data: Callable[[str], Mapping[str, Any] | None]
+    refuses: Callable[[Ask], tuple[Refusal, ...]] = lambda ask: ()
 
 
 class Desk:
@@ -196,6 +198,7 @@ class Desk:
         block = item.block
         if job is not None and job.live:
             self._chronicle.follow(job)
+        problems = tuple(_problem(one) for one in item.problems) or self._refused(item)
         return PlannedBlock(
             id=item.id,
             experiment=block.experiment,
@@ -203,13 +206,26 @@ class Desk:
             start=block.start,
             end=block.end,
             sha256=block.sha256,
-            state="error" if stands_still else item.state,
-            why=stands_still or item.why,
-            problems=tuple(_problem(one) for one in item.problems),
+            state="error" if stands_still or problems else item.state,
+            why=stands_still or (problems[0].message if problems else item.why),
+            problems=problems,
             fields=_plain(item.fields),
             run=str(job.id) if job is not None and job.live else None,
             last=_last(item.id, item.stored, seen.config.folder) if item.id and item.stored else None,
             edit=edit,
+        )
+
+    def _refused(self, item: Item) -> tuple[Problem, ...]:
+        """What the experiment itself has against the block: only the worker knows its fields."""
+        if item.ask is None or item.state in ("fresh", "reworded"):
+            return ()
+        try:
+            refusals = self._worker.refuses(item.ask)
+        except RunError:
+            return ()  # without a worker it is said when it runs
+        return tuple(
+            Problem(message=one.message, hint=one.hint, field=one.field, line=item.block.line_of(one.field))
+            for one in refusals
         )
 
     def _edit(self, seen: Survey, item: Item, text: str) -> Edit | None:

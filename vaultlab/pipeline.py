@@ -155,9 +155,7 @@ class Pipeline:
     def _answered(self, survey: Survey, item: Item, answer: Answer, *, by_hand: bool) -> Outcome:
         if isinstance(answer, Result):
             return self._result(survey, item, answer, by_hand=by_hand)
-        line = item.block.start
-        if isinstance(answer, Refusal) and answer.field:
-            line = item.block.lines_of.get(answer.field, item.block.lines_of.get(f"sweep.{answer.field}", line))
+        line = item.block.line_of(answer.field if isinstance(answer, Refusal) else None)
         final = isinstance(answer, Refusal) or answer.kind == "deterministic"
         wrote, machine = False, isinstance(answer, Failure) and answer.kind == "environment"
         if not (isinstance(answer, Failure) and answer.kind == "cancelled"):

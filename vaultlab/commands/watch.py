@@ -66,7 +66,7 @@ def watch(
         jobs = held.enter_context(closing(Jobs(queue_of(root))))
         way = Way(lab.ask, lab.cancel, lab.deaths, lambda ask: all(lab.plan(ask).stored))
         daemon = Daemon(root, look, way, jobs, _tell)
-        held.enter_context(serving(daemon, Worker(lab.here, lab.data)))
+        held.enter_context(serving(daemon, Worker(lab.here, lab.data, lambda ask: lab.plan(ask).problems)))
         with _ending(daemon), _saying(root, daemon), terminal.live(lambda: _view(root, daemon)):
             terminal.say(f"Watching {root}. Ctrl-C ends it.")
             daemon.serve(Watch(root, partial(configuration.load, root, places.config_dir()), daemon.changes.add))

@@ -54,6 +54,10 @@ class Block:
     lines_of: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
+    def line_of(self, name: str | None) -> int:
+        """The line of a field, swept or not; the fence's where the block does not have it."""
+        return self.lines_of.get(name or "", self.lines_of.get(f"sweep.{name}", self.start))
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
