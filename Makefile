@@ -39,7 +39,11 @@ test: $(BIN)/.installed
 plugin: $(PLUGIN)/node_modules/.installed
 	npm --prefix $(PLUGIN) run --silent build
 
+# In pages of Debian's Chromium too, or of the browser that VAULTLAB_CHROMIUM names; what they look like is left in shots/.
 test-plugin: plugin $(BIN)/.installed
+	@test -n "$$VAULTLAB_CHROMIUM" || command -v chromium >/dev/null \
+	|| { apt-get update -q && apt-get install -qy --no-install-recommends chromium fonts-dejavu-core; } \
+	|| { echo "Install Chromium, or let VAULTLAB_CHROMIUM name it."; exit 1; }
 	npm --prefix $(PLUGIN) run --silent types
 	npm --prefix $(PLUGIN) run --silent lint
 	npm --prefix $(PLUGIN) run --silent test
@@ -66,4 +70,4 @@ bench: model
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf $(VENV) demo-vault build dist $(PLUGIN)/node_modules $(PLUGIN)/dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo-vault build dist $(PLUGIN)/node_modules $(PLUGIN)/dist $(PLUGIN)/shots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -4,8 +4,8 @@ import type { State } from "./link";
 import type { Page, Verdict } from "./page";
 import type { Block, Event, Experiment, Planned, Problem } from "./protocol";
 
-export type Tone = "fresh" | "stale" | "waiting" | "running" | "failed" | "quiet";
-export type Action = "run" | "cancel" | "open" | "why" | "pair" | "trust" | "retry" | "settings";
+export type Tone = "fresh" | "refuted" | "undecided" | "stale" | "waiting" | "running" | "failed" | "quiet";
+export type Action = "run" | "cancel" | "open" | "why" | "pair" | "trust" | "retry" | "copy";
 
 export interface Seen {
   state: State;
@@ -14,6 +14,8 @@ export interface Seen {
   event: Event | null;
   page: Page | null;
   experiment: Experiment | null;
+  /** Whether the text that is planned has this block's text in it. */
+  typed: boolean;
   /** Why the note as a whole could not be planned. */
   problem: Problem | null;
 }
@@ -38,6 +40,8 @@ export interface Sight {
 
 type Standing = Pick<Sight, "tone" | "state"> & Partial<Sight>;
 
+const LOOKING: Standing = { tone: "quiet", state: "Looking…" };
+const PLAIN = "Its place in the note makes it plain text.";
 const COMMON = ["title", "expect", "sweep", "tests", "embed", "run", "id", "experiment"];
 
 /** What to show of the block with this text. */
@@ -65,7 +69,7 @@ function stands(seen: Seen): Standing {
   const { state, planned, block, event } = seen;
   if (state.is !== "connected") return apart(state, seen.page);
   if (seen.problem) return wrong(seen.problem);
-  if (!planned) return { tone: "quiet", state: "Looking…" };
+  if (!planned) return LOOKING;
   if (event) return underway(event);
   const [problem] = [...(block?.problems ?? []), ...planned.problems];
   if (problem) return wrong(problem);
@@ -73,9 +77,9 @@ function stands(seen: Seen): Standing {
     const hint = "Add the tag “experiment” to its properties.";
     return { tone: "quiet", state: "Not taking part", detail: "This note's blocks do not run yet.", hint };
   }
-  if (!block) return { tone: "quiet", state: "Not a block here", detail: "Its place in the note makes it plain text." };
+  if (!block) return seen.typed ? { tone: "quiet", state: "Not a block here", detail: PLAIN } : LOOKING;
   if (block.run) return { tone: "waiting", state: "Queued", detail: block.why, actions: ["cancel"] };
-  const settled = asItStands(block);
+  const settled = asItStands(block, seen.page?.verdict ?? null);
   if (state.hello.trusted) return settled;
   const actions = (settled.actions ?? []).map((action) => (action === "run" ? "trust" : action));
   return { ...settled, hint: "Nothing runs before you trust this vault.", actions };
@@ -89,7 +93,7 @@ function apart(state: State, page: Page | null): Standing {
     case "unpaired":
       return { ...quiet, state: "Not paired", hint: "Its daemon does not know this device yet.", actions: ["pair"] };
     case "absent":
-      return { ...quiet, state: "No daemon", hint: "Start it:", command: "vaultlab watch", actions: ["retry"] };
+      return { ...quiet, state: "No daemon", hint: "Start it:", command: "vaultlab watch", actions: ["copy", "retry"] };
     case "stranger":
       return { ...quiet, state: "Not recognised", hint: "The daemon no longer knows this device.", actions: ["pair"] };
     case "clock":
@@ -97,7 +101,7 @@ function apart(state: State, page: Page | null): Standing {
     case "mismatch":
       return { ...quiet, state: "Versions differ", hint: update(state.update), actions: ["retry"] };
     case "viewer":
-      return page ? { ...quiet, tone: page.failed ? "failed" : "fresh", state: "Result" } : { ...quiet, state: "No result" };
+      return page ? { ...held(page.verdict), state: "Result", detail: last } : { ...quiet, state: "No result" };
     default:
       return { ...quiet, state: "Connecting…" };
   }
@@ -124,7 +128,7 @@ function underway(event: Event): Standing {
   const actions: Action[] = ["cancel"];
   if (kind === "running") {
     const progress = { done: total ? done : null, total, text: far(event) };
-    return { tone: "running", state: "Running", detail: phase, progress, actions };
+    return { tone: "running", state: "Running", detail: words(phase), progress, actions };
   }
   if (kind === "loading") {
     return { tone: "running", state: "Loading the model", progress: { done: null, total: null, text: "" }, actions };
@@ -138,15 +142,15 @@ function far({ done, total, eta_s }: Event): string {
   return [count, eta_s === null ? "" : `${left(eta_s)} left`].filter(Boolean).join(" · ");
 }
 
-function asItStands(block: Block): Standing {
+function asItStands(block: Block, verdict: Verdict | null): Standing {
   const said = { detail: block.why };
   switch (block.state) {
     case "fresh":
-      return { tone: "fresh", state: "Up to date", actions: ["run", "why"] };
+      return { ...held(verdict), actions: ["run", "why"] };
     case "reworded":
       return { ...said, tone: "fresh", state: "To be judged anew", actions: ["why"] };
     case "missing":
-      return { ...said, tone: "stale", state: "Not run yet", actions: ["run"] };
+      return { tone: "stale", state: "Not run yet", actions: ["run"] };
     case "failed":
       return { ...said, tone: "failed", state: "Failed", actions: ["run", "why"] };
     case "outdated":
@@ -158,6 +162,13 @@ function asItStands(block: Block): Standing {
     default:
       return { ...said, tone: "stale", state: "Out of date", actions: ["run", "why"] };
   }
+}
+
+/** A result that answers its block as it stands. Whether a claim holds is another matter than whether it is fresh. */
+function held(verdict: Verdict | null): Standing {
+  if (verdict === "refuted") return { tone: "refuted", state: "Up to date, refuted" };
+  if (verdict === "undecided") return { tone: "undecided", state: "Up to date, undecided" };
+  return { tone: "fresh", state: "Up to date" };
 }
 
 /** The block of a plan that has this hash; of several alike the one whose fence begins in this line. */

@@ -4,8 +4,9 @@ import { MarkdownRenderChild, Notice, setIcon, type MarkdownPostProcessorContext
 import { find, idOf, sight, type Action, type Sight, type Tone } from "./block";
 import { Refusal } from "./client";
 import type { Lab } from "./lab";
-import { page, type Page, type Verdict } from "./page";
+import { page, told, type Page, type Verdict } from "./page";
 import type { Block } from "./protocol";
+import { prose } from "./prose";
 import { sha256 } from "./sign";
 
 /** What a block can ask of the rest of the plugin. */
@@ -19,13 +20,19 @@ export interface Hands {
 
 const ICONS: Record<Tone, string> = {
   fresh: "check-circle-2",
+  refuted: "x",
+  undecided: "help-circle",
   stale: "circle-dashed",
   waiting: "clock",
-  running: "loader-circle",
+  running: "loader",
   failed: "alert-triangle",
   quiet: "circle",
 };
 const VERDICTS: Record<Verdict, string> = { supported: "check", refuted: "x", undecided: "help-circle" };
+const PARTS = [
+  ["What it ran with", "#^provenance"],
+  ["Earlier runs", "#^history"],
+] as const;
 const LABELS: Record<Action, string> = {
   run: "Run",
   cancel: "Cancel",
@@ -34,7 +41,7 @@ const LABELS: Record<Action, string> = {
   pair: "Pair…",
   trust: "Trust this vault…",
   retry: "Try again",
-  settings: "Settings",
+  copy: "Copy command",
 };
 
 export class BlockView extends MarkdownRenderChild {
@@ -98,8 +105,9 @@ export class BlockView extends MarkdownRenderChild {
       planned: known?.planned ?? null,
       block: this.block,
       event: this.id ? this.lab.event(this.path, this.id) : null,
-      page: this.page,
+      page: this.block?.last ? told(this.block.last) : this.page,
       experiment: (name && this.lab.experiments?.experiments[name]) || null,
+      typed: known?.text.includes(this.source) ?? false,
       problem: this.said?.problem ?? this.lab.problem(this.path),
     });
     const shown = JSON.stringify([seen, this.explained]);
@@ -117,8 +125,9 @@ export class BlockView extends MarkdownRenderChild {
     containerEl.setAttrs({ role: "group", "aria-label": `Experiment: ${seen.title}` });
     const head = containerEl.createDiv("vaultlab-head");
     setIcon(head.createSpan({ cls: "vaultlab-icon", attr: { "aria-hidden": "true" } }), ICONS[seen.tone]);
-    head.createSpan({ cls: "vaultlab-title", text: seen.title });
-    head.createSpan({ cls: "vaultlab-state", text: seen.state, attr: status === seen.state ? {} : { role: "status" } });
+    const name = head.createDiv("vaultlab-name");
+    name.createSpan({ cls: "vaultlab-title", text: seen.title });
+    name.createSpan({ cls: "vaultlab-state", text: seen.state, attr: status === seen.state ? {} : { role: "status" } });
     if (seen.what) containerEl.createDiv({ cls: "vaultlab-what", text: seen.what });
     list(containerEl, "vaultlab-fields", seen.fields);
     claims(containerEl, seen.claims);
@@ -138,22 +147,19 @@ export class BlockView extends MarkdownRenderChild {
         this.hands.goto(this.path, line);
       });
     }
-    if (detail) details.createSpan({ cls: "vaultlab-detail", text: detail });
-    if (hint) details.createSpan({ cls: "vaultlab-hint", text: hint });
+    if (detail) prose(details.createSpan("vaultlab-detail"), detail);
+    if (hint) prose(details.createSpan("vaultlab-hint"), hint);
     if (command) details.createEl("code", { cls: "vaultlab-command", text: this.hands.command() });
     if (this.explained) this.explain(details);
   }
 
   private explain(details: HTMLElement): void {
-    const why = this.block?.why || "Nothing that it asks has changed since it ran.";
-    details.createSpan({ cls: "vaultlab-detail", text: why });
-    const { page } = this;
-    if (!page) return;
-    for (const [text, part] of [["What it ran with", "provenance"], ["What changed before", "history"]] as const) {
-      const link = details.createEl("a", { cls: "internal-link", text, href: `${page.path}#^${part}` });
+    prose(details.createSpan("vaultlab-detail"), this.block?.why || "Nothing that it asks has changed since it ran.");
+    for (const [text, part] of PARTS) {
+      const link = details.createEl("a", { text, href: "#" });
       link.addEventListener("click", (event) => {
         event.preventDefault();
-        void this.lab.desk.app.workspace.openLinkText(`${page.path}#^${part}`, this.path);
+        void this.open(part);
       });
     }
   }
@@ -176,14 +182,15 @@ export class BlockView extends MarkdownRenderChild {
     try {
       if (action === "run") await this.lab.run(this.path, this.id);
       else if (action === "cancel") await this.cancel();
-      else if (action === "open" && this.page) await this.open(this.page.path);
+      else if (action === "open") await this.open();
       else if (action === "why") this.explained = !this.explained;
       else if (action === "pair") this.hands.pair();
       else if (action === "trust") this.hands.trust();
       else if (action === "retry") this.lab.link.retry();
+      else if (action === "copy") await this.copy();
     } catch (error) {
-      if (!(error instanceof Refusal)) new Notice("The daemon did not answer.");
-      else this.said = error;
+      if (error instanceof Refusal) this.said = error;
+      else new Notice("That did not work: nobody answered.");
     }
     this.render();
   }
@@ -193,8 +200,14 @@ export class BlockView extends MarkdownRenderChild {
     if (run) await this.lab.cancel(run);
   }
 
-  private async open(path: string): Promise<void> {
-    await this.lab.desk.app.workspace.openLinkText(path, this.path);
+  private async copy(): Promise<void> {
+    await navigator.clipboard.writeText(this.hands.command());
+    new Notice("Copied.");
+  }
+
+  private async open(part = ""): Promise<void> {
+    const path = this.block?.last?.note ?? this.page?.path;
+    if (path) await this.lab.desk.app.workspace.openLinkText(path + part, this.path);
   }
 }
 
@@ -210,8 +223,9 @@ function claims(container: HTMLElement, found: Sight["claims"]): void {
   for (const { text, verdict } of found) {
     const item = list.createEl("li", { attr: { "data-verdict": verdict ?? "none" } });
     setIcon(item.createSpan({ attr: { "aria-hidden": "true" } }), verdict ? VERDICTS[verdict] : "minus");
-    item.createSpan({ text });
-    item.createSpan({ cls: "vaultlab-aside", text: verdict ?? "not judged yet" });
+    const claim = item.createDiv();
+    claim.createSpan({ text });
+    claim.createSpan({ cls: "vaultlab-aside", text: verdict ?? "not judged yet" });
   }
 }
 

@@ -5,6 +5,7 @@ import { Decoration, EditorView, ViewPlugin, WidgetType, type DecorationSet, typ
 import { fenceAt, fences, isFenceLike, type Fence } from "./fence";
 import type { Known, Lab } from "./lab";
 import { pathOf } from "./notes";
+import { prose } from "./prose";
 import type { Planned, Problem } from "./protocol";
 
 const QUIET_MS = 300;
@@ -139,8 +140,8 @@ class Mend extends WidgetType {
 
   toDOM(): HTMLElement {
     const mend = createSpan({ cls: "vaultlab-mend", attr: { role: "note" } });
-    mend.createSpan({ text: this.problem.message });
-    if (this.problem.hint) mend.createSpan({ cls: "vaultlab-hint", text: this.problem.hint });
+    prose(mend.createSpan(), this.problem.message);
+    if (this.problem.hint) prose(mend.createSpan("vaultlab-hint"), this.problem.hint);
     return mend;
   }
 }

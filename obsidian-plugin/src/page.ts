@@ -1,6 +1,7 @@
 /** A result note as it stands in the vault: what can be shown with no daemon at all, and on a phone. */
 
 import type { App } from "obsidian";
+import type { Last } from "./protocol";
 
 export type Verdict = "supported" | "refuted" | "undecided";
 
@@ -22,6 +23,11 @@ export async function page(app: App, id: string, from: string): Promise<Page | n
   const claims = claimsOf(await app.vault.cachedRead(file));
   const verdict = said.lab_verdict as Verdict | undefined;
   return { path: file.path, failed: said.lab_status === "failed", verdict: verdict ?? null, claims };
+}
+
+/** The same, as the daemon says it. */
+export function told({ note, status, verdict, claims }: Last): Page {
+  return { path: note, failed: status === "failed", verdict, claims: new Map(Object.entries(claims)) };
 }
 
 /** The claims in the text of a result note, where its provenance lists them. */

@@ -53,7 +53,7 @@ test("running shows how far it is and what is left, and can be cancelled; the st
   await vi.waitFor(() => expect(text(element, "state")).toBe("Not run yet"));
   const where = { path: "Note.md", id: "pentagon", run: "7" };
   house.daemon.tell({ kind: "queued", ...where, place: 2, why: "behind `dense`" });
-  await vi.waitFor(() => expect(text(element, "details")).toBe("2nd in line: behind `dense`"));
+  await vi.waitFor(() => expect(text(element, "details")).toBe("2nd in line: behind dense"));
   house.daemon.tell({ kind: "loading", ...where, phase: "loading smollm2-135m" });
   await vi.waitFor(() => expect(text(element, "state")).toBe("Loading the model"));
   house.daemon.tell({ kind: "running", ...where, phase: "training", done: 1200, total: 3000, eta_s: 12 });
@@ -90,7 +90,7 @@ test("what is wrong is said with its line, and the line is a way there", async (
   const problem = { message: "`featurs` is no field.", hint: "Did you mean `features`?", line: 5, field: "featurs" };
   const element = await opened({ state: "error", problems: [problem] });
   await vi.waitFor(() => expect(text(element, "state")).toBe("Cannot run"));
-  expect(text(element, "details")).toBe("Line 5`featurs` is no field.Did you mean `features`?");
+  expect(text(element, "details")).toBe("Line 5featurs is no field.Did you mean features?");
   element.querySelector<HTMLElement>(".vaultlab-line")?.click();
   await vi.waitFor(() => expect(house.app.workspace.getActiveFile()?.path).toBe("Note.md"));
 });

@@ -30,7 +30,7 @@ test("what is wrong is marked on its line with the mend, and unmarked when it is
   await vi.waitFor(() => expect(plans()).toBe(1));
   const at = cm.state.doc.toString().indexOf("es: 5");
   cm.dispatch({ changes: { from: at, to: at + 1 }, userEvent: "delete.backward" });
-  await vi.waitFor(() => expect(mends()).toEqual(["`featurs` is no field.Did you mean `features`?"]));
+  await vi.waitFor(() => expect(mends()).toEqual(["featurs is no field.Did you mean features?"]));
   expect(cm.dom.querySelector(".vaultlab-wrong")?.textContent).toBe("featurs: 5");
   type("s: 5", "e");
   await vi.waitFor(() => expect(mends()).toEqual([]));

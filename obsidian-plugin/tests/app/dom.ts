@@ -33,6 +33,9 @@ const additions = {
   createSpan(this: Node, options?: Options | string): HTMLElement {
     return this.appendChild(made("span", options));
   },
+  appendText(this: Element, text: string): void {
+    this.append(text);
+  },
   empty(this: Element): void {
     this.replaceChildren();
   },

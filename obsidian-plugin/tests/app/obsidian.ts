@@ -12,9 +12,9 @@ export type Act = () => void;
 
 /** Where a vault's bytes are. */
 export interface Disk {
-  list(folder: string): Promise<string[]>;
-  read(path: string): Promise<string | null>;
-  write(path: string, text: string): Promise<void>;
+  list: (folder: string) => Promise<string[]>;
+  read: (path: string) => Promise<string | null>;
+  write: (path: string, text: string) => Promise<void>;
 }
 
 /** A disk in memory. */
