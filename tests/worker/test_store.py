@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,6 +178,19 @@ def test_no_room_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match="No space left on device"):
         store.put_out(KEY, an_out(), {})
     assert files(store) == []
+
+
+def test_the_data_of_a_result_is_found_by_its_key_alone(store: Store, tmp_path: Path) -> None:
+    assert store.data(KEY) is None
+    store.put_view(KEY, "look-numbers", replace(a_result(), data={}))
+    assert store.data(KEY) is None
+    store.put_view(KEY, "look", a_result())
+    assert store.data(KEY) == {"a": [1]}
+    outside = Store(tmp_path / "outside")
+    outside.put_view(KEY, "look", a_result())
+    for other in (f"../outside/{KEY}", "..", "", ".", KEY.upper(), f"{KEY}/", str(tmp_path / "outside" / KEY)):
+        assert store.data(other) is None, "a key that a note says is no path"
+    assert outside.data(KEY) is not None, "and nothing there is touched"
 
 
 def test_forget(store: Store) -> None:
