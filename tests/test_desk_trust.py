@@ -82,7 +82,7 @@ def test_on_the_second_machine_only_what_is_asked_for_runs(alive: Alive) -> None
     alive.save("Note.md", NOTE)
     alive.save("Other.md", NOTE.replace("double: two", "double: other"))
     with service.serving(alive.daemon, Worker(lambda: {}, lambda key: None)) as server:
-        plugin = Faced(alive, server, {}).pair()
+        plugin = Faced(alive, server, {}, []).pair()
         assert "desk" in plugin.said("GET", "/v1/hello")["notices"][0]
         alive.settle()
         assert alive.ran == []
