@@ -6,7 +6,7 @@ import torch
 from matplotlib.text import Text
 from pydantic import ValidationError
 
-from vaultlab import claims
+from vaultlab import claims, verdicts
 from vaultlab.experiment import Bench
 from vaultlab.experiments import superposition_phases
 from vaultlab.experiments.superposition_phases import (
@@ -183,7 +183,7 @@ def test_claims_can_be_made_on_it(trained):
     result = Result("x", "key", False, tuple(measure(spec, out)), tuple(verify(spec, out)), {})
     known = {quantity.name: quantity.forced for quantity in EXPERIMENT.metrics}
     for sentence in ("sparse_agreement > 0.9", "every boundary > 0.7", "excess < 0.1"):
-        assert claims.judge(claims.parse(sentence), result, known).verdict == "supported"
+        assert verdicts.judge(claims.parse(sentence), result, known).verdict == "supported"
 
 
 @pytest.mark.parametrize("features", [2, 3])
