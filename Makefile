@@ -27,6 +27,7 @@ demo: model
 	if [ -d demo-vault ]; then echo "demo-vault is there already: rendering it as it is."; \
 	else mkdir demo-vault && tar -C sample-vault --exclude=./vaultlab --exclude=./.readme -cf - . | tar -C demo-vault -xf -; fi; \
 	$(BIN)/vaultlab render demo-vault || [ $$? -eq 1 ] || exit 1; \
+	[ ! -f $(PLUGIN)/dist/main.js ] || $(BIN)/vaultlab plugin install demo-vault || exit 1; \
 	line=$$(grep -nm1 '^sparsity: 95%' demo-vault/Superposition.md | cut -d: -f1); \
 	echo; \
 	echo "Done in $$(( $$(date +%s) - begun )) s. Open the folder demo-vault in Obsidian, or read demo-vault/Home.md."; \

@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 const alias = { obsidian: fileURLToPath(new URL("tests/app/obsidian.ts", import.meta.url)) };
+const IN_NODE = ["tests/build.test.ts", "tests/manifest.test.ts", "tests/page/*.test.ts"];
 const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
 
 export default defineConfig({
@@ -16,10 +17,11 @@ export default defineConfig({
           name: "plugin",
           environment: "jsdom",
           include: ["tests/*.test.ts"],
+          exclude: IN_NODE,
           setupFiles: ["tests/app/dom.ts"],
         },
       },
-      { test: { ...patience, name: "page", environment: "node", include: ["tests/page/*.test.ts"] } },
+      { test: { ...patience, name: "node", environment: "node", include: IN_NODE } },
     ],
   },
 });

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vaultlab import __version__, terminal
-from vaultlab.commands import bench, models, vault, watch
+from vaultlab.commands import bench, models, plugin, vault, watch
 from vaultlab.commands.words import MACHINE, USE
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.process import logs
@@ -29,6 +29,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
 for verb in _VERBS:
     app.command()(verb)
 app.add_typer(models.app, name="models")
+app.add_typer(plugin.app, name="plugin")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ TEMPLATE = """# What vaultlab does in this vault. This file travels with the vau
 # model = "smollm2-135m"
 """
 _LOCK_FILE = ".vaultlab/models.lock"
+_SETTINGS = "app.json"
 _VAULT_KEYS = ("folder", "defaults")
 _OWNER_KEYS = ("device", "models", "search", "templates", "limits", "texts")
 
@@ -190,9 +192,9 @@ def _folder_complaint(folder: object) -> str:
 
 def _obsidian_ignores(root: Path, problems: list[str]) -> Callable[[str], bool]:
     """What the author excluded in Obsidian: a path's beginning, or a /regular expression/."""
-    settings = _obsidian_settings(root)
+    settings = obsidian_folder(root) / _SETTINGS
     try:
-        listed = json.loads(settings.read_bytes()).get("userIgnoreFilters") or [] if settings else []
+        listed = json.loads(settings.read_bytes()).get("userIgnoreFilters") or [] if settings.is_file() else []
     except (OSError, ValueError, AttributeError) as error:
         problems.append(f"Obsidian's list of excluded files could not be read ({error}); none is excluded.")
         return lambda path: False
@@ -209,14 +211,14 @@ def _obsidian_ignores(root: Path, problems: list[str]) -> Callable[[str], bool]:
     return lambda path: any(rule.search(unicodedata.normalize("NFC", path)) for rule in rules)
 
 
-def _obsidian_settings(root: Path) -> Path | None:
-    """`.obsidian/app.json`, or that of the folder used in its place: its name starts with a dot too."""
-    try:
-        return next(
-            (path for path in (root / ".obsidian/app.json", *sorted(root.glob(".*/app.json"))) if path.is_file()), None
-        )
-    except OSError:
-        return None
+def obsidian_folder(root: Path) -> Path:
+    """`.obsidian`, or the folder that its author uses in its place: its name starts with a dot too."""
+    usual = root / ".obsidian"
+    with suppress(OSError):
+        for settings in (usual / _SETTINGS, *sorted(root.glob(f".*/{_SETTINGS}"))):
+            if settings.is_file():
+                return settings.parent
+    return usual
 
 
 def read_lock(root: Path) -> dict[str, Locked]:
