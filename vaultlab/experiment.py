@@ -1,9 +1,9 @@
 """What an experiment promises. One file in `experiments/` keeps all of it; the file's name is the word in the note."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -26,6 +26,17 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+Point = TypeVar("Point", bound=Spec)
+
+
+def alike(specs: Sequence[Point], *fields: str) -> list[list[Point]]:
+    """Points that differ in nothing but these fields, each once, in groups that can be computed as one batch."""
+    groups: dict[str, dict[Point, None]] = {}
+    for spec in specs:
+        groups.setdefault(spec.model_dump_json(exclude=set(fields)), {})[spec] = None
+    return [list(group) for group in groups.values()]
 
 
 def _share(value: object) -> object:

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -53,10 +53,17 @@ EXPERIMENTS = _standing()
 each_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
 
 
+def _model(name: str, example: Example) -> str | None:
+    """The model that an example asks about."""
+    known = entry(name, EXPERIMENTS[name])
+    values = {**known.defaults, **example.fields}
+    return next((values[field] for field in known.of_kind("model") if values[field]), None)
+
+
 def _marks(name: str, example: Example) -> list[pytest.MarkDecorator]:
     """An example with a model needs that model; one that takes long is long."""
     experiment = EXPERIMENTS[name]
-    if entry(name, experiment).of_kind("model"):
+    if _model(name, example):
         return [pytest.mark.model]
     spec = experiment.Spec.model_validate_json(json.dumps(example.fields))
     seconds = experiment.needs(spec, None).seconds if experiment.needs else 0.0
@@ -120,20 +127,21 @@ def _known(name: str) -> Mapping[str, Mapping[str, str]]:
 
 def _cheapest(name: str) -> Example:
     experiment = EXPERIMENTS[name]
-    fields = entry(name, experiment).of_kind("model")
 
     def seconds(example: Example) -> float:
         spec = experiment.Spec.model_validate_json(json.dumps(example.fields))
-        shape = read_shape(getattr(spec, fields[0])) if fields else None
-        return experiment.needs(spec, shape).seconds if experiment.needs else 0.0
+        model = _model(name, example)
+        return experiment.needs(spec, read_shape(model) if model else None).seconds if experiment.needs else 0.0
 
-    return min(experiment.examples, key=seconds)
+    bare = [example for example in experiment.examples if _model(name, example) is None]
+    return min(bare or experiment.examples, key=seconds)
 
 
-def _with_model(names: list[str]) -> pytest.MarkDecorator:
-    """One test an experiment, with its mark where it needs a model."""
-    marks = {name: [pytest.mark.model] if entry(name, EXPERIMENTS[name]).of_kind("model") else [] for name in names}
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in names])
+def _with_model(need: Callable[[Iterable[bool]], bool]) -> pytest.MarkDecorator:
+    """One test an experiment, with its mark where `need` (any or all) of its examples ask about a model."""
+    wants = {name: need(_model(name, one) is not None for one in EXPERIMENTS[name].examples) for name in EXPERIMENTS}
+    marks = {name: [pytest.mark.model] if wants_it else [] for name, wants_it in wants.items()}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in EXPERIMENTS])
 
 
 # -- the file
@@ -269,7 +277,7 @@ def test_what_is_measured_and_drawn_is_what_was_declared(name: str, example: Exa
     assert kept.stat().st_size <= OUT_BYTES
 
 
-@_with_model(list(EXPERIMENTS))
+@_with_model(any)
 @pytest.mark.long
 def test_every_metric_and_figure_comes_out_of_some_example(name: str) -> None:
     experiment = EXPERIMENTS[name]
@@ -339,7 +347,7 @@ def fingerprint(answer: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-@_with_model(list(EXPERIMENTS))
+@_with_model(all)
 def test_the_same_spec_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     example = _cheapest(name)
     first = fingerprint(_ran(name, example.id))
@@ -358,13 +366,17 @@ def test_the_same_spec_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert elsewhere.stdout.split()[-1] == first
 
 
-TOGETHER = {"superposition": ({"sparsity": 0.8}, {"sparsity": 0.9}, {"sparsity": 0.95})}
-"""For each experiment with a `together`: points that it computes as one batch."""
+TOGETHER = {
+    "feature_properties": ("sparse-toy", ({"sparsity": 0.8}, {"sparsity": 0.95})),
+    "superposition": ("digon", ({"sparsity": 0.8}, {"sparsity": 0.9}, {"sparsity": 0.95})),
+}
+"""For each experiment with a `together`: points over an example that it computes as one batch."""
 
 
 def test_points_computed_together_are_those_computed_alone(tmp_path: Path) -> None:
     for name in [name for name in EXPERIMENTS if EXPERIMENTS[name].together]:
-        example, points = _cheapest(name), TOGETHER[name]
+        id, points = TOGETHER[name]
+        example = next(example for example in EXPERIMENTS[name].examples if example.id == id)
         ask = an_ask(name, example, points=points)
         swept = Runner(Store(tmp_path), FOLDER).run(ask, lambda step: None, lambda: False)
         assert isinstance(swept, Result), swept

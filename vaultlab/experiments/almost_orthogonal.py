@@ -39,7 +39,7 @@ from matplotlib.axes import Axes
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Quantity
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.directions import cosine_at, largest, median_of_largest, pack, tail, welch
 from vaultlab.models.load import Shape
@@ -60,7 +60,7 @@ class Spec(BaseSpec):
     draws: int = Field(200, ge=20, le=5000)
     """How often random vectors are drawn."""
 
-    steps: int = Field(1000, ge=1, le=20_000)
+    steps: int = Field(1000, ge=1, le=20_000, json_schema_extra={"stress": [300, 3000]})
     """Steps of packing."""
 
     seeds: int = Field(4, ge=1, le=32)
@@ -429,4 +429,5 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
+    nonsense=Nonsense("directions left as they were drawn", "packing", {"steps": 1}),
 )

@@ -42,7 +42,7 @@ from matplotlib.colors import Normalize
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share, alike
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import (
     HELD_OUT,
@@ -130,11 +130,9 @@ def compute(spec: Spec, bench: Bench) -> Out:
 
 def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
     """Specs that differ in nothing but their sparsity, and in what counts as represented, train as one batch."""
-    alike: dict[Spec, list[Spec]] = {}
-    for spec in specs:
-        alike.setdefault(spec.model_copy(update={"sparsity": 0.0, "threshold": REPRESENTED}), []).append(spec)
     trained: dict[Spec, tuple[Tensor, Tensor, Sequence[int]]] = {}
-    for spec, points in alike.items():
+    for points in alike(specs, "sparsity", "threshold"):
+        spec = points[0]
         course = Course(spec.steps, spec.batch, spec.learning_rate, spec.seeds, spec.seed)
         sparsities = list(dict.fromkeys(point.sparsity for point in points))
         done = train(toy_of(spec), course, sparsities, bench.device, bench.generator, bench.progress)

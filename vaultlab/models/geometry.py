@@ -7,7 +7,7 @@ Superposition", https://transformer-circuits.pub/2022/toy_model/index.html
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 REPRESENTED = 0.5
@@ -29,3 +29,28 @@ def geometry(W: Float[Tensor, "*seeds features hidden"]) -> Geometry:
     total = along.sum(-1)
     others = total - along.diagonal(dim1=-2, dim2=-1)
     return Geometry(norm, others, torch.where(total > 0, norm**2 / total, 0))
+
+
+def dimensionality(W: Float[Tensor, "features hidden"]) -> Float[Tensor, " features"]:
+    """As `geometry` has it, by way of the small Gram: a vocabulary has no large one that fits."""
+    unit = torch.nn.functional.normalize(W, dim=-1, eps=1e-30)
+    total = ((unit @ (W.mT @ W)) * unit).sum(-1)
+    return torch.where(total > 0, W.square().sum(-1) / total, 0)
+
+
+def spectrum(W: Float[Tensor, "features hidden"]) -> Float[Tensor, " hidden"]:
+    """The singular values, largest first, zeros included where there are fewer features than dimensions."""
+    squares: Tensor = torch.linalg.eigvalsh(W.mT @ W).clamp(min=0)
+    return squares.sqrt().flip(-1)
+
+
+def rank(singular: Float[Tensor, "*seeds hidden"], tolerance: float) -> Int[Tensor, "*seeds"]:
+    """How many singular values are more than `tolerance` of the largest: training stops near 0, not at it."""
+    count: Tensor = (singular > tolerance * singular.amax(-1, keepdim=True)).sum(-1)
+    return count
+
+
+def alignment(W: Float[Tensor, "*seeds features hidden"]) -> Float[Tensor, "*seeds features"]:
+    """max_k |W_ik| / ‖W_i‖: 1 where a feature lies on one dimension, 1/√m where on all alike; 0 for a row of zeros."""
+    norm: Tensor = W.norm(dim=-1)
+    return W.abs().amax(-1) / norm.clamp(min=1e-30)
