@@ -3,6 +3,7 @@ import { build } from "esbuild";
 import { cp, mkdir, rm } from "node:fs/promises";
 import { argv } from "node:process";
 import { fileURLToPath } from "node:url";
+import { framePage } from "./figure.mjs";
 
 /** Build into this folder. */
 export async function bundle(folder) {
@@ -17,6 +18,7 @@ export async function bundle(folder) {
     legalComments: "none",
     charset: "utf8",
     logLevel: "warning",
+    define: { FRAME: JSON.stringify(await framePage()) },
     external: ["obsidian", "electron", "@codemirror/*", "@lezer/*"],
   });
   for (const name of ["manifest.json", "styles.css"]) await cp(name, `${folder}/${name}`);

@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { framePage } from "./figure.mjs";
 
 const alias = { obsidian: fileURLToPath(new URL("tests/app/obsidian.ts", import.meta.url)) };
 const IN_NODE = ["tests/build.test.ts", "tests/manifest.test.ts", "tests/page/*.test.ts"];
@@ -12,6 +13,7 @@ export default defineConfig({
     projects: [
       {
         resolve: { alias },
+        define: { FRAME: JSON.stringify(await framePage()) },
         test: {
           ...patience,
           name: "plugin",

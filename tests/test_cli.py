@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from vaultlab import cli, places
@@ -192,6 +193,16 @@ def test_init_changes_nothing_that_is_there(home: Path, tmp_path: Path) -> None:
     Typed("init", tmp_path, "--note", "First")
     assert (tmp_path / "First.md").read_text() == "mine"
     assert Typed("render", tmp_path, "--dry-run").code == 0
+
+
+def test_a_base_shows_the_results_as_a_table(home: Path, tmp_path: Path) -> None:
+    Typed("init", tmp_path, "--base")
+    base = YAML(typ="safe").load((tmp_path / "Lab.base").read_text())
+    assert [view["name"] for view in base["views"]] == ["All results", "To look at", "By experiment"]
+    assert (tmp_path / "Lab.base").read_bytes() == (Path(__file__).parents[1] / "sample-vault/Lab.base").read_bytes()
+    written = "".join(path.read_text() for path in (Path(__file__).parents[1] / "sample-vault/vaultlab").glob("*.md"))
+    for name in set(re.findall(r"\blab_\w+", (tmp_path / "Lab.base").read_text())):
+        assert re.search(rf"^{name}:", written, re.MULTILINE), name
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(home: Path, tmp_path: Path) -> None:

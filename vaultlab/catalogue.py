@@ -29,7 +29,7 @@ _CODE = ("experiments", "models", "experiment.py")
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One experiment. `schema` is its Spec's JSON schema; metrics, examples and nonsense are as Quantity, Example and
-    Nonsense say."""
+    Nonsense say; `interactive`: whether its results carry what an interactive figure is drawn from."""
 
     name: str
     version: int
@@ -39,6 +39,7 @@ class Entry:
     figures: Mapping[str, str]
     examples: tuple[Mapping[str, Any], ...]
     nonsense: Mapping[str, Any] | None = None
+    interactive: bool = False
 
     @property
     def title(self) -> str:

@@ -164,6 +164,7 @@ class Desk:
                     fields=_plain(entry.schema),
                     metrics=tuple(map(_plain, entry.metrics)),
                     examples=tuple(_example(one) for one in entry.examples),
+                    interactive=entry.interactive,
                 )
                 for name, entry in known.entries.items()
             },

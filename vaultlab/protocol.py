@@ -112,6 +112,8 @@ class Experiment(Wire):
     fields: Mapping[str, JsonValue]
     metrics: tuple[Mapping[str, JsonValue], ...]
     examples: tuple[Example, ...]
+    interactive: bool = False
+    """Whether its results have `data` that an interactive figure can be drawn from."""
 
 
 class Experiments(Wire):

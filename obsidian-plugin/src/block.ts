@@ -5,7 +5,7 @@ import type { Page, Verdict } from "./page";
 import type { Block, Event, Experiment, Planned, Problem } from "./protocol";
 
 export type Tone = "fresh" | "refuted" | "undecided" | "stale" | "waiting" | "running" | "failed" | "quiet";
-export type Action = "run" | "cancel" | "open" | "why" | "pair" | "trust" | "retry" | "copy";
+export type Action = "run" | "cancel" | "open" | "why" | "pair" | "trust" | "retry" | "copy" | "explore";
 
 export interface Seen {
   state: State;
@@ -50,6 +50,7 @@ export function sight(source: string, seen: Seen): Sight {
   const standing = stands(seen);
   const actions = standing.actions ?? [];
   if (seen.page) actions.push("open");
+  if (seen.page && seen.experiment?.interactive && seen.state.is === "connected") actions.push("explore");
   return {
     title: seen.block?.title || said.title || words(said.id) || "An experiment",
     what: seen.experiment?.title ?? words(said.experiment),

@@ -3,9 +3,10 @@
 import { MarkdownRenderChild, Notice, setIcon, type MarkdownPostProcessorContext } from "obsidian";
 import { find, idOf, sight, type Action, type Sight, type Tone } from "./block";
 import { Refusal } from "./client";
+import { dataOf, FigureView } from "./figureView";
 import type { Lab } from "./lab";
 import { page, told, type Page, type Verdict } from "./page";
-import type { Block } from "./protocol";
+import type { Artifact, Block } from "./protocol";
 import { prose } from "./prose";
 import { sha256 } from "./sign";
 
@@ -42,6 +43,7 @@ const LABELS: Record<Action, string> = {
   trust: "Trust this vault…",
   retry: "Try again",
   copy: "Copy command",
+  explore: "Explore the figure",
 };
 
 export class BlockView extends MarkdownRenderChild {
@@ -51,6 +53,9 @@ export class BlockView extends MarkdownRenderChild {
   private shown = "";
   private explained = false;
   private said: Refusal | null = null;
+  private figure: FigureView | null = null;
+  private figureOf = "";
+  private card!: HTMLElement;
 
   constructor(
     container: HTMLElement,
@@ -65,6 +70,7 @@ export class BlockView extends MarkdownRenderChild {
   override onload(): void {
     const { app } = this.lab.desk;
     this.containerEl.addClass("vaultlab-block");
+    this.card = this.containerEl.createDiv();
     this.register(this.lab.watch(this.path, () => this.render()));
     this.registerEvent(
       app.metadataCache.on("changed", (file) => {
@@ -99,6 +105,7 @@ export class BlockView extends MarkdownRenderChild {
     const start = this.context.getSectionInfo(this.containerEl)?.lineStart ?? null;
     this.block = known && find(known.planned, this.sha256, start === null ? null : start + 1);
     if (this.id !== before) void this.reread();
+    if (this.figure && this.block && this.block.last?.key !== this.figureOf) this.close(); // there are other numbers now
     const name = this.block?.experiment;
     const seen = sight(this.source, {
       state: this.lab.link.state,
@@ -110,36 +117,36 @@ export class BlockView extends MarkdownRenderChild {
       typed: known?.text.includes(this.source) ?? false,
       problem: this.said?.problem ?? this.lab.problem(this.path),
     });
-    const shown = JSON.stringify([seen, this.explained]);
+    const shown = JSON.stringify([seen, this.explained, this.figure !== null]);
     if (shown === this.shown) return;
     this.shown = shown;
     this.draw(seen);
   }
 
   private draw(seen: Sight): void {
-    const { containerEl } = this;
-    const focused = containerEl.querySelector<HTMLElement>("button:focus")?.dataset.action;
-    const status = containerEl.querySelector(".vaultlab-state")?.textContent;
-    containerEl.empty();
+    const { containerEl, card } = this;
+    const focused = card.querySelector<HTMLElement>("button:focus")?.dataset.action;
+    const status = card.querySelector(".vaultlab-state")?.textContent;
+    card.empty();
     containerEl.dataset.tone = seen.tone;
     containerEl.setAttrs({ role: "group", "aria-label": `Experiment: ${seen.title}` });
-    const head = containerEl.createDiv("vaultlab-head");
+    const head = card.createDiv("vaultlab-head");
     setIcon(head.createSpan({ cls: "vaultlab-icon", attr: { "aria-hidden": "true" } }), ICONS[seen.tone]);
     const name = head.createDiv("vaultlab-name");
     name.createSpan({ cls: "vaultlab-title", text: seen.title });
     name.createSpan({ cls: "vaultlab-state", text: seen.state, attr: status === seen.state ? {} : { role: "status" } });
-    if (seen.what) containerEl.createDiv({ cls: "vaultlab-what", text: seen.what });
-    list(containerEl, "vaultlab-fields", seen.fields);
-    claims(containerEl, seen.claims);
+    if (seen.what) card.createDiv({ cls: "vaultlab-what", text: seen.what });
+    list(card, "vaultlab-fields", seen.fields);
+    claims(card, seen.claims);
     this.details(seen);
-    progress(containerEl, seen);
+    progress(card, seen);
     this.actions(seen.actions, focused);
   }
 
   private details(seen: Sight): void {
     const { detail, hint, line, command } = seen;
     if (!detail && !hint && !this.explained) return;
-    const details = this.containerEl.createDiv("vaultlab-details");
+    const details = this.card.createDiv("vaultlab-details");
     if (line !== null) {
       const place = details.createEl("a", { cls: "vaultlab-line", text: `Line ${line}`, href: "#" });
       place.addEventListener("click", (event) => {
@@ -166,11 +173,12 @@ export class BlockView extends MarkdownRenderChild {
 
   private actions(actions: readonly Action[], focused: string | undefined): void {
     if (!actions.length) return;
-    const row = this.containerEl.createDiv("vaultlab-actions");
+    const row = this.card.createDiv("vaultlab-actions");
     for (const action of actions) {
       const button = row.createEl("button", { text: LABELS[action], attr: { type: "button" } });
       button.dataset.action = action;
       if (action === "why") button.setAttr("aria-expanded", String(this.explained));
+      if (action === "explore") button.setAttr("aria-expanded", String(this.figure !== null));
       button.addEventListener("click", () => void this.act(action));
       if (action === focused) button.focus();
     }
@@ -184,6 +192,7 @@ export class BlockView extends MarkdownRenderChild {
       else if (action === "cancel") await this.cancel();
       else if (action === "open") await this.open();
       else if (action === "why") this.explained = !this.explained;
+      else if (action === "explore") await this.explore();
       else if (action === "pair") this.hands.pair();
       else if (action === "trust") this.hands.trust();
       else if (action === "retry") this.lab.link.retry();
@@ -209,6 +218,35 @@ export class BlockView extends MarkdownRenderChild {
     const path = this.block?.last?.note ?? this.page?.path;
     if (path) await this.lab.desk.app.workspace.openLinkText(path + part, this.path);
   }
+
+  /** Open the interactive figure of the last result, or close it. */
+  private async explore(): Promise<void> {
+    if (this.figure) return this.close();
+    const { id, lab } = this;
+    this.figureOf = this.block?.last?.key ?? "";
+    const found = await lab.daemon.ask<Artifact>("GET", `/v1/blocks/${id}/artifacts/data`).catch(absent);
+    const data = found && dataOf(found.content);
+    if (!data) throw new Refusal(404, NOTHING);
+    this.figure = this.addChild(new FigureView(this.containerEl, lab.desk.app, data, this.block?.title ?? id));
+  }
+
+  private close(): void {
+    if (this.figure) this.removeChild(this.figure);
+    this.figure = null;
+  }
+}
+
+/** A result without data: of many dimensions, or the store has let it go. */
+const NOTHING = {
+  message: "This result has nothing to explore.",
+  hint: "Run the block again if its data may have been cleared.",
+  line: null,
+  field: null,
+};
+
+function absent(error: unknown): null {
+  if (error instanceof Refusal && error.status === 404) return null;
+  throw error;
 }
 
 function list(container: HTMLElement, cls: string, items: readonly string[]): void {

@@ -22,6 +22,7 @@ export const SUPERPOSITION: Experiment = {
     { name: "loss", help: "How far off it is." },
     { name: "represented", help: "How many features are kept." },
   ],
+  interactive: true,
   examples: [
     {
       title: "Five fit in two: a pentagon",

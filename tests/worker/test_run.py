@@ -280,6 +280,16 @@ def test_a_sweep_has_its_points_numbers_and_a_plot_a_headline_metric(runner: Run
     assert runner.plan(Ask("id", "counting", {}, points=POINTS)).key == found.key
 
 
+def test_a_sweep_keeps_what_an_interactive_figure_is_drawn_from(runner: Runner) -> None:
+    found = result(runner, points=POINTS)
+    data = runner.store.data(found.key)
+    assert data is not None
+    assert (data["kind"], data["field"], data["values"]) == ("sweep", "n", [2, 3, 5])
+    assert data["each"] == [{"names": ["not", ["a", 1, None]]}] * 3
+    grid = result(runner, points=({"n": 2, "rate": 0.1}, {"n": 3, "rate": 0.2}))
+    assert runner.store.data(grid.key) is None  # two ways at once are no row of figures
+
+
 def test_adding_a_value_computes_only_that(runner: Runner) -> None:
     result(runner, points=POINTS[:2])
     found = result(runner, points=POINTS)

@@ -27,7 +27,7 @@ from vaultlab.commands.words import (
 )
 from vaultlab.errors import NoteError
 from vaultlab.lab import Lab
-from vaultlab.notes import page
+from vaultlab.notes import page, template
 from vaultlab.pipeline import Outcome, Pipeline, Selection, insisted
 from vaultlab.result import Judgement, Result, Verdict
 from vaultlab.survey import Item, Survey, difference, survey
@@ -123,8 +123,10 @@ def accept(id: str, vault: VaultOpt = None) -> None:
 def init(
     vault: Path,
     note: Annotated[str | None, typer.Option(help="Also write a first note of this name, with a block to run.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="Also write Lab.base, a table of all results.")] = False,
 ) -> None:
-    """Prepare a vault: a configuration to edit, and with `--note` a first experiment. Nothing that is there is changed.
+    """Prepare a vault: a configuration to edit, with `--note` a first experiment, with `--base` a table of all results.
+    Nothing that is there is changed.
 
     Example: `vaultlab init ~/Notes --note 'My first experiment'`
     """
@@ -138,6 +140,8 @@ def init(
         text = f"---\ntags: [experiment]\n---\n\n{first.examples[0]['title']}.\n\n"
         path = files.inside(root, note if note.endswith(".md") else f"{note}.md")
         wrote += _write_new(path, text + catalogue.example_block(first, first.examples[0]["id"]))
+    if base:
+        wrote += _write_new(root / "Lab.base", template.render("lab.base", {}))
     for path in wrote:
         terminal.say(f"wrote {path}")
     terminal.say(f"Next: vaultlab render {shlex.quote(str(vault))}")

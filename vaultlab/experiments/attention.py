@@ -42,9 +42,10 @@ Attention Sinks", section 3, https://arxiv.org/abs/2309.17453. Mingjie Sun, Xinl
 (2024), "Massive Activations in Large Language Models", section 2, https://arxiv.org/abs/2402.17762
 """
 
+import base64
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -484,6 +485,28 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     }
 
 
+def data(spec: Spec, out: Out) -> dict[str, Any]:
+    """What every head moves between tokens, or blocks of them, each map in 255 steps of its largest cell."""
+    small = out.small.float().nan_to_num(0).clamp(min=0)
+    most = small.amax((-2, -1))
+    steps = (small / most.clamp(min=1e-12)[..., None, None] * 255).round().to(torch.uint8)
+    by = -(-len(out.tokens) // small.shape[-1])
+    blocks = [out.tokens[start : start + by] for start in range(0, len(out.tokens), by)]
+    layer, number = address(out.head)
+    return {
+        "kind": "maps",
+        "axes": ["layer", "head"],
+        "rows": list(out.layers),
+        "columns": list(range(small.shape[1])),
+        "labels": ["".join(block) for block in blocks],
+        "maps": base64.b64encode(steps.numpy().tobytes()).decode(),
+        "most": [[round(value, 5) for value in row] for row in most.tolist()],
+        "strength": [[round(value, 5) for value in row] for row in out.write_norm.tolist()],
+        "chosen": [out.layers.index(layer), number],
+        "unit": "of what the head moves to a token on average",
+    }
+
+
 def _draw_pattern(out: Out) -> Drawing:
     place, count = _place(out), len(out.tokens)
     sink = out.sinks[place[0]]
@@ -615,6 +638,7 @@ EXPERIMENT = Experiment(
     measure=measure,
     verify=verify,
     draw=draw,
+    data=data,
     metrics=(
         SINK_HEADS,
         WEIGHTED_SINK_HEADS,

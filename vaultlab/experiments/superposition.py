@@ -32,7 +32,7 @@ Geometry of Superposition", https://transformer-circuits.pub/2022/toy_model/inde
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -313,6 +313,22 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     }
 
 
+def data(spec: Spec, out: Out) -> dict[str, Any]:
+    """The arrows of every seed, where they can be drawn; the one whose numbers are given is shown first."""
+    if spec.hidden > 3:
+        return {}
+    norm = geometry(out.W.double()).norm
+    kept = (norm >= spec.threshold).sum(-1).tolist()
+    return {
+        "kind": "vectors",
+        "axis": "seed",
+        "values": list(range(spec.seeds)),
+        "vectors": [[[round(x, 4) for x in row] for row in seed] for seed in out.W.tolist()],
+        "notes": [f"{count} represented, loss {loss:.3g}" for count, loss in zip(kept, out.loss.tolist(), strict=True)],
+        "chosen": _best(out),
+    }
+
+
 def _others(out: Out) -> list[int]:
     """The seeds that are drawn beside the best: the next ones by their loss."""
     return out.loss.argsort().tolist()[1 : SISTERS + 1]
@@ -464,6 +480,7 @@ EXPERIMENT = Experiment(
     measure=measure,
     verify=verify,
     draw=draw,
+    data=data,
     metrics=(LOSS, REPRESENTED_FEATURES, DIMENSIONS, DIMENSIONALITY, NORM, INTERFERENCE),
     figures={
         "weights": "Every feature's weight vector, for up to three hidden dimensions.",

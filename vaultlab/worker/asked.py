@@ -52,7 +52,9 @@ def entry(name: str, experiment: Experiment) -> Entry:
     schema = experiment.Spec.model_json_schema()
     figures, nonsense = dict(experiment.figures), experiment.nonsense
     control = json.loads(json.dumps(asdict(nonsense))) if nonsense else None
-    return Entry(name, experiment.version, page, schema, metrics, figures, examples, control)
+    return Entry(
+        name, experiment.version, page, schema, metrics, figures, examples, control, experiment.data is not None
+    )
 
 
 def _quantity(quantity: Quantity) -> dict[str, Any]:

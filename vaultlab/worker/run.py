@@ -20,9 +20,12 @@ from vaultlab.worker.limits import check_limits, check_points, estimates, in_wor
 from vaultlab.worker.provenance import look, provenance
 from vaultlab.worker.residents import Residents
 from vaultlab.worker.store import Store, settled
-from vaultlab.worker.sweep import swept
+from vaultlab.worker.sweep import sweep_data, swept
 
 _BATCH = 32
+_FIGURES = 64
+"""Points at most of a sweep whose interactive figure is kept."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -103,7 +106,18 @@ class Runner:
             results[run.key] = result
         if not ask.points:
             return replace(results[it.key], id=ask.id, summary=it.summary)
+        self._keep_data(journey)
         return swept(it, journey.course, [results[run.key] for run in it.runs])
+
+    def _keep_data(self, journey: _Journey) -> None:
+        """What an interactive figure of a sweep is drawn from: one figure for each value of the swept field."""
+        it = journey.asked
+        if it.experiment.data is None or len(it.runs) > _FIGURES or self.store.data(it.key):
+            return
+        outs = [self.store.out(run.key, it.experiment.Out) for run in it.runs]
+        data = sweep_data(it, [out for out, _ in filter(None, outs)])
+        if data:
+            self._keep(it.key, journey.look, Result("", it.key, False, (), (), {}, data=data))
 
     def _kept(self, journey: _Journey, run: Run) -> Result | None:
         """What the store has of a run, drawn anew where only the tensors are left. Raises what it always fails with."""

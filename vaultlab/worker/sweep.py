@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from vaultlab.plots import sweep
 from vaultlab.plots.style import render
@@ -39,6 +40,18 @@ def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
         provenance=facts,
         points=points,
     )
+
+
+def sweep_data(it: Asked, outs: Sequence[Any]) -> dict[str, Any]:
+    """The data of every point's interactive figure, by the one field that is swept; empty where there is none."""
+    fields = {name for run in it.runs for name in run.point}
+    if it.experiment.data is None or len(fields) != 1 or len(outs) < len(it.runs):
+        return {}
+    (field,) = fields
+    each = [dict(it.experiment.data(run.spec, out)) for run, out in zip(it.runs, outs, strict=True)]
+    if not all(each):
+        return {}
+    return {"kind": "sweep", "field": field, "values": [run.point[field] for run in it.runs], "each": each}
 
 
 def _labels(it: Asked) -> dict[str, str]:
