@@ -70,6 +70,14 @@ def test_patterns_are_those_of_transformers(model: Model) -> None:
         assert got[site].triu(1).count_nonzero() == 0
 
 
+def test_what_else_is_asked_for_changes_no_bit(model: Model) -> None:
+    """Blocks share a pass: the number of one must not depend on what the others look at."""
+    ids, every = ids_of(model), all_sites(model)
+    whole = trace(model, ids, every)
+    for site in every:
+        assert torch.equal(trace(model, ids, [site])[site], whole[site]), site
+
+
 def test_a_window_hides_what_is_further_back() -> None:
     for name, first in [("mistral", 0), ("qwen2", 1)]:
         model = tiny_model(name)
