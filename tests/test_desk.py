@@ -3,13 +3,19 @@
 import base64
 import json
 import os
+import threading
 
 import pytest
 
 from tests import faced as bench
 from tests.faced import Faced, Plugin
+from tests.test_daemon import Alive
+from tests.test_lab import eventually
 from tests.test_pipeline import NOTE, answer
+from vaultlab import trust
+from vaultlab.desk import Worker
 from vaultlab.result import Failure, Progress, Refusal
+from vaultlab.service import serving
 
 alive, faced, plugin = bench.alive, bench.faced, bench.plugin
 
@@ -249,6 +255,23 @@ def test_an_environment_that_fails_is_told_and_can_be_run_again(faced: Faced, pl
     assert plugin.run("Note.md", NOTE).status == 200
     faced.alive.settle()
     assert plugin.plan("Note.md", NOTE)["blocks"][0]["state"] == "fresh"
+
+
+def test_a_worker_that_does_not_answer_holds_up_no_plan(alive: Alive) -> None:
+    trust.trust(alive.root)
+    answers = threading.Event()
+
+    def late(ask: object) -> tuple[Refusal, ...]:
+        answers.wait(60)
+        return (Refusal("two", "Too many."),)
+
+    with serving(alive.daemon, Worker(lambda: {}, lambda key: None, late)) as server:
+        plugin = Faced(alive, server, {}, []).pair()
+        fences = NOTE.partition("A claim.")[2]
+        many = NOTE + "".join(fences.replace("two", f"more-{number}") for number in range(40))
+        assert {block["state"] for block in plugin.plan("Note.md", many)["blocks"]} == {"missing"}
+        answers.set()
+        assert eventually(lambda: plugin.plan("Note.md", NOTE)["blocks"][0]["state"] == "error")
 
 
 def test_a_link_out_of_the_vault_is_no_note(faced: Faced, plugin: Plugin) -> None:

@@ -3,17 +3,15 @@
 import re
 import threading
 import time
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
+from vaultlab import wire
 from vaultlab.feed import Feed
 from vaultlab.jobs import Job, Jobs
 from vaultlab.notes.embed import ID
 from vaultlab.pipeline import Outcome
-from vaultlab.protocol import Edit, Happening, NotePath, Problem
+from vaultlab.protocol import Edit, Happening, Problem
 from vaultlab.result import Progress
 from vaultlab.survey import State, Survey
 
@@ -21,7 +19,6 @@ FOLLOWED = 20
 """So many of those that are queued are followed, and what a plugin has asked for: places behind that say little."""
 
 _EVERY_S = 0.25
-_PATH: TypeAdapter[str] = TypeAdapter(NotePath)
 _ENDS: dict[str, Happening] = {
     "done": "done",
     "failed": "failed",
@@ -98,7 +95,7 @@ class Chronicle:
             before, self._states = self._states, {item.name: item.state for item in survey.items}
         for item in survey.items:
             if before.get(item.name) == "fresh" and item.state not in ("fresh", "error"):
-                self._feed.tell("stale", path=wire_path(item.path), id=item.id, why=item.why)
+                self._feed.tell("stale", path=wire.path(item.path), id=item.id, why=item.why)
 
     def _look(self, job: Job, place: int, running: Job | None) -> None:
         if self._told.get(job.id) == (job.state, place):
@@ -122,7 +119,7 @@ class Chronicle:
 
     def _tell(self, kind: Happening, job: Job, **what: Any) -> None:
         id = job.block if ID.fullmatch(job.block) else None
-        self._feed.tell(kind, path=wire_path(job.note), id=id, run=str(job.id), **what)
+        self._feed.tell(kind, path=wire.path(job.note), id=id, run=str(job.id), **what)
 
 
 def waits_for(job: Job, place: int, running: Job | None) -> str:
@@ -132,14 +129,6 @@ def waits_for(job: Job, place: int, running: Job | None) -> str:
         return job.origin
     behind = f"behind `{running.block}`" if ahead == 1 and running is not None else f"behind {ahead} others"
     return f"{job.origin}; {behind}" if job.origin else behind
-
-
-def wire_path(path: str) -> str | None:
-    """A note's path as the plugin knows it; None for one that Obsidian cannot have."""
-    try:
-        return _PATH.validate_python(unicodedata.normalize("NFC", path))
-    except ValidationError:
-        return None
 
 
 def _problem(outcome: Outcome) -> Problem:

@@ -1,7 +1,5 @@
 """Where the daemon is asked: the verbs of its protocol, over what it knows and does."""
 
-import base64
-import hashlib
 import json
 import math
 import platform
@@ -10,19 +8,19 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from vaultlab import __version__, trust
-from vaultlab.chronicle import Chronicle, waits_for, wire_path
+from vaultlab import __version__, trust, wire
+from vaultlab.chronicle import Chronicle, waits_for
 from vaultlab.daemon import Daemon
 from vaultlab.errors import NoteError, RunError, VaultError
 from vaultlab.feed import Feed
 from vaultlab.notes import page, partake, splice
 from vaultlab.notes.note import Note
 from vaultlab.notes.note import Problem as Found
-from vaultlab.notes.page import Stored
 from vaultlab.offers import Offers
 from vaultlab.pipeline import Outcome as Came
 from vaultlab.pipeline import Selection
@@ -31,11 +29,8 @@ from vaultlab.protocol import (
     Artifact,
     Cancelled,
     Edit,
-    Example,
-    Experiment,
     Experiments,
     Hello,
-    Last,
     Noted,
     Outcome,
     PlanAsk,
@@ -49,7 +44,7 @@ from vaultlab.protocol import (
     Verbs,
     as_insertion,
 )
-from vaultlab.result import Ask, Refusal, Verdict
+from vaultlab.result import Ask, Refusal
 from vaultlab.survey import Item, Survey, as_typed
 from vaultlab.vault import files
 from vaultlab.vault.find import same_name
@@ -59,12 +54,18 @@ from vaultlab.vault.presence import Request
 SAVED_S = 3.0
 """So long a run that is asked for waits for the very text that it was asked with."""
 
+WORD_S, DATA_S = 1.0, 20.0
+"""So long a plan waits for the worker's word, and an interactive figure for its data: a worker may have to start first,
+or be far away."""
+
 _LOOK_S = 0.05
 _HERE_S = 60.0
 _UNTRUSTED = "This vault is not trusted on this machine, so nothing in it runs by itself."
 _NO_PART = ("This note takes no part, so nothing in it runs.", "Add to its properties: `tags: [experiment]`")
 _DATA = "data"
-_FIGURE = r"figures/(?P<id>[a-z0-9-]+)\.(?P<name>[a-z0-9][a-z0-9_-]*)\.(?P<kind>svg|png)"
+
+_What = TypeVar("_What")
+_Said = TypeVar("_Said")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Desk:
         self._worker = worker
         self._chronicle = Chronicle(daemon.jobs, self.feed)
         self._offers = Offers(self._chronicle.edit, lambda: self.connected(), awake)
+        self._asking = ThreadPoolExecutor(4, "vaultlab asks the worker")
         self._here: Mapping[str, list[str]] = {}
         self._asked_here = -math.inf
         self._progress: object = None
@@ -99,6 +101,10 @@ class Desk:
         daemon.pipeline.theirs = self._offers.theirs
         daemon.pipeline.offer = self._offer
         self.restrain()
+
+    def close(self) -> None:
+        """Wait for no worker any more."""
+        self._asking.shutdown(wait=False, cancel_futures=True)
 
     @property
     def verbs(self) -> Verbs:
@@ -156,19 +162,7 @@ class Desk:
     def experiments(self) -> Experiments:
         known = self._seen().catalogue
         return Experiments(
-            experiments={
-                name: Experiment(
-                    version=entry.version,
-                    title=entry.title,
-                    page=entry.page,
-                    fields=_plain(entry.schema),
-                    metrics=tuple(map(_plain, entry.metrics)),
-                    examples=tuple(_example(one) for one in entry.examples),
-                    interactive=entry.interactive,
-                )
-                for name, entry in known.entries.items()
-            },
-            broken=known.broken,
+            experiments={name: wire.experiment(entry) for name, entry in known.entries.items()}, broken=known.broken
         )
 
     # -- a note
@@ -178,18 +172,20 @@ class Desk:
         path = self._path(seen, ask.path)
         note, items = as_typed(seen, path, ask.text)
         owed = Journal(self.daemon.root).owed()
-        problems = [_problem(one) for one in note.problems]
+        problems = [wire.problem(one) for one in note.problems]
         if not note.takes_part and note.blocks:
             problems.insert(0, Problem(message=_NO_PART[0], hint=_NO_PART[1]))
         runs = note.takes_part and not note.problems
-        blocks = []
+        blocks, until = [], time.monotonic() + WORD_S
         for item in items:
             edit = self._edit(seen, item, ask.text) if runs and item.id in owed else None
+            refused = self._refused(item, until) if runs else ()
+            item = replace(item, problems=(*item.problems, *refused))
             blocks.append(self._planned(seen, item, edit, "" if runs else problems[0].message))
         wanted = None if note.takes_part else partake.partake(ask.text)
         return Planned(
             takes_part=note.takes_part,
-            partake=None if wanted is None else as_insertion(ask.text, _sha256(ask.text), wanted),
+            partake=None if wanted is None else as_insertion(ask.text, wire.sha256(ask.text), wanted),
             problems=tuple(problems),
             blocks=tuple(blocks),
         )
@@ -199,7 +195,7 @@ class Desk:
         block = item.block
         if job is not None and job.live:
             self._chronicle.follow(job)
-        problems = tuple(_problem(one) for one in item.problems) or self._refused(item)
+        problems = tuple(map(wire.problem, item.problems))
         return PlannedBlock(
             id=item.id,
             experiment=block.experiment,
@@ -210,31 +206,30 @@ class Desk:
             state="error" if stands_still or problems else item.state,
             why=stands_still or (problems[0].message if problems else item.why),
             problems=problems,
-            fields=_plain(item.fields),
+            fields=wire.plain(item.fields),
             run=str(job.id) if job is not None and job.live else None,
-            last=_last(item.id, item.stored, seen.config.folder) if item.id and item.stored else None,
+            last=wire.last(item.id, item.stored, seen.config.folder) if item.id and item.stored else None,
             edit=edit,
         )
 
-    def _refused(self, item: Item) -> tuple[Problem, ...]:
-        """What the experiment itself has against the block: only the worker knows its fields."""
-        if item.ask is None or item.state in ("fresh", "reworded"):
+    def _refused(self, item: Item, until: float) -> tuple[Found, ...]:
+        """What the experiment itself has against the block: only the worker knows its fields. Without its word, that is
+        said when the block runs."""
+        left = until - time.monotonic()
+        if item.ask is None or item.problems or item.state in ("fresh", "reworded") or left <= 0:
             return ()
         try:
-            refusals = self._worker.refuses(item.ask)
+            refusals = self._of_worker(left, self._worker.refuses, item.ask)
         except RunError:
-            return ()  # without a worker it is said when it runs
-        return tuple(
-            Problem(message=one.message, hint=one.hint, field=one.field, line=item.block.line_of(one.field))
-            for one in refusals
-        )
+            return ()
+        return tuple(Found(item.block.line_of(one.field), one.message, one.hint, one.field) for one in refusals)
 
     def _edit(self, seen: Survey, item: Item, text: str) -> Edit | None:
         assert item.id is not None
-        wanted, path = splice.splice(text, item.block, item.id, seen.config.folder), wire_path(item.path)
+        wanted, path = splice.splice(text, item.block, item.id, seen.config.folder), wire.path(item.path)
         if wanted is None or path is None:
             return None
-        return self._offers.plan(item.id, path, text, _sha256(text), wanted)
+        return self._offers.plan(item.id, path, text, wire.sha256(text), wanted)
 
     # -- runs
 
@@ -306,9 +301,9 @@ class Desk:
         return Noted()
 
     def _offer(self, id: str, path: str, read: files.Read, edit: splice.Edit) -> None:
-        wire = wire_path(path)
-        if wire is not None:
-            self._offers.offer(id, wire, read.text, read.sha256, edit)
+        spelt = wire.path(path)
+        if spelt is not None:
+            self._offers.offer(id, spelt, read.text, read.sha256, edit)
 
     # -- results
 
@@ -320,14 +315,22 @@ class Desk:
         if stored is None:
             return None
         if name == _DATA:
-            data = self._worker.data(stored.key) if stored.key else None
-            return Artifact(kind="json", content=_base64(json.dumps(data).encode())) if data else None
-        for file in stored.figures:
-            if (found := re.fullmatch(_FIGURE, file)) and (found["id"], found["name"]) == (block, name):
+            data = self._of_worker(DATA_S, self._worker.data, stored.key) if stored.key else None
+            return wire.figure("json", json.dumps(data).encode()) if data else None
+        for here, kind, file in wire.figures(block, stored):
+            if here == name:
                 drawn = files.look_again(files.inside(self.daemon.root, f"{folder}/{file}"))
-                kind = cast(Literal["svg", "png"], found["kind"])
-                return Artifact(kind=kind, content=_base64(drawn), alt=_alt(text, file)) if drawn is not None else None
+                return wire.figure(kind, drawn, text, file) if drawn is not None else None
         return None
+
+    def _of_worker(self, seconds: float, ask: Callable[[_What], _Said], what: _What) -> _Said:
+        """RunError too where it does not answer so soon."""
+        answer = self._asking.submit(ask, what)
+        try:
+            return answer.result(seconds)
+        except TimeoutError:
+            answer.cancel()
+            raise RunError("The worker has not answered yet.", "Try again in a moment.") from None
 
     # -- trust, and what else decides whether anything runs by itself
 
@@ -377,50 +380,3 @@ class Desk:
             raise NoteError(f"`{path}` is vaultlab's own.", "Blocks stand in your notes.")
         plain = unicodedata.normalize("NFC", path)
         return next((one for one in seen.scan.notes if unicodedata.normalize("NFC", one) == plain), path)
-
-
-def _last(id: str, stored: Stored, folder: str) -> Last:
-    figures = (re.fullmatch(_FIGURE, file) for file in stored.figures)
-    verdicts = get_args(Verdict)
-    return Last(
-        note=f"{folder}/{id}.md",
-        status="failed" if stored.status == "failed" else "done",
-        key=stored.key,
-        verdict=cast(Verdict, stored.verdict) if stored.verdict in verdicts else None,
-        claims={claim: cast(Verdict, verdict) for claim, verdict in stored.claims.items() if verdict in verdicts},
-        headline=_plain(stored.metrics),
-        figures={one["name"]: f"{folder}/{one[0]}" for one in figures if one and one["id"] == id},
-    )
-
-
-def _alt(text: str, file: str) -> str:
-    """What a figure shows in words, as its result note says it."""
-    found = re.search(rf"!\[((?:\\.|[^\]\\])*)\]\({re.escape(file)}\)", text)
-    return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
-
-
-def _problem(found: Found) -> Problem:
-    return Problem(message=found.message, hint=found.hint, line=found.line, field=found.field)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: numbers that are not finite are words."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _example(found: Mapping[str, Any]) -> Example:
-    """An example as a form would have it; a text that it comes with is one of its fields."""
-    fields = {**found.get("texts", {}), **found["fields"]}
-    return Example(title=found["title"], fields=_plain(fields), expect=tuple(found["expect"]))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()

@@ -46,6 +46,7 @@ def serving(daemon: Daemon, worker: Worker) -> Iterator[Served]:
         beating.join()
         heart.stop()
         server.stop()
+        desk.close()
 
 
 def _beat_on(daemon: Daemon, desk: Desk, heart: Heart, ended: threading.Event) -> None:
