@@ -26,6 +26,7 @@ def raw(text: str) -> None:
 
 
 cancelled: set[int] = set()
+devices: dict[int, Any] = {}
 
 
 def act(what: str, id: int, name: str) -> None:
@@ -66,7 +67,12 @@ def act(what: str, id: int, name: str) -> None:
         case "nonsense":
             say(id, "result", {"unexpected": True})
         case "where":
-            say(id, "result", {"id": name, **ANSWER, "summary": f"{os.getpid()} {os.environ['OMP_WAIT_POLICY']}"})
+            say(id, "result", {"id": name, **ANSWER, "summary": f"{os.getpid()} {os.environ['HOME']}"})
+        case "device":
+            summary = json.dumps([devices[id], os.environ.get("CUDA_VISIBLE_DEVICES")])
+            say(id, "result", {"id": name, **ANSWER, "summary": summary})
+        case "big":
+            say(id, "result", {"id": name, **ANSWER, "summary": "big " * 100_000})
 
 
 def serve(first: str) -> None:
@@ -76,7 +82,7 @@ def serve(first: str) -> None:
         print("ModuleNotFoundError: No module named 'torch'", file=sys.stderr, flush=True)
         sys.exit(1)
     raw("printed by an import without a line end\n")
-    protocol = 0 if first == "old" else 1
+    protocol = 0 if first == "old" else 2
     say(0, "hello", {"protocol": protocol, "vaultlab": "0", "pid": os.getpid()})
     waiting: list[dict[str, Any]] = []
     arrived = threading.Condition()
@@ -92,6 +98,8 @@ def serve(first: str) -> None:
                     arrived.notify()
             elif request["do"] == "describe":
                 say(request["id"], "reply", {"vaultlab": "0", "experiments": {}})
+            elif request["do"] == "here":
+                say(request["id"], "reply", {"devices": ["cuda:0", "cpu"], "models": ["m"]})
             elif request["do"] == "plan":
                 act(request["ask"]["fields"].get("plan", ""), request["id"], "")
                 say(request["id"], "reply", {"id": request["ask"]["id"], "key": "k"})
@@ -115,11 +123,12 @@ def serve(first: str) -> None:
         id, ask = request["id"], request["ask"]
         if "early" in ask["fields"]:
             act(ask["fields"]["early"], id, ask["id"])
+        devices[id] = ask["device"]
         say(id, "started", None)
         acts = ask["fields"].get("acts", [])
         for what in acts:
             act(what, id, ask["id"])
-        if not {"wait", "nonsense", "where"} & set(acts):
+        if not {"wait", "nonsense", "where", "device", "big"} & set(acts):
             say(id, "result", {"id": ask["id"], **ANSWER})
 
 

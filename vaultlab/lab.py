@@ -1,22 +1,29 @@
 """The door to a worker: start it, ask, follow, cancel, time out, start again.
 
 Requests and replies are JSON lines over the pipes of a process with its own process group; `worker/__main__.py` has
-their form. That the pipe ends is how a death is noticed.
+their form. That the pipe ends is how a death is noticed. A worker may be on another machine, at the end of a line that
+can break: then it is waited for and asked again.
 """
 
 import hashlib
 import itertools
 import json
+import logging
+import os
 import queue
+import shlex
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
+from vaultlab.absence import Absence
+from vaultlab.endings import LOG_HINT, cancelled, died, from_afar, overdue, quarantined
 from vaultlab.errors import NoteError, RunError
 from vaultlab.process import Death, Process
 from vaultlab.result import Answer, Ask, Failure, Plan, Progress, Refusal, Result, decode, encode
@@ -30,8 +37,10 @@ OVERTIME_S = 10.0
 START_S = 180.0
 """How long a worker may take to say hello: a cold disk and a far machine included."""
 _DEATHS = 2
+_CUTS = 5
+"""So often the line may break during one Ask: from here it looks the same when it is the Ask that ends the worker."""
 _ANSWERS: dict[str, type[Any]] = {"result": Result, "refusal": Refusal, "failure": Failure}
-_LOG_HINT = "`vaultlab doctor` says where the log is; run the block again, for the next run gets a new worker."
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -47,16 +56,30 @@ class _Call:
 
 
 class Lab:
-    """A worker, started when it is first needed and again after it died. Several threads may use one Lab."""
+    """A worker, started when it is first needed and again after it died. Several threads may use one Lab.
 
-    def __init__(self, command: Sequence[str] | None = None, device: str | None = None) -> None:
+    `far` is the name of one on another machine, to which `command` leads: it chooses its device itself. `patient`:
+    that one is waited for, however long it does not answer.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str] | None = None,
+        device: str | None = None,
+        *,
+        far: str = "",
+        patient: bool = False,
+    ) -> None:
         self.command = tuple(command or (sys.executable, "-m", "vaultlab.worker"))
-        self.device = device
+        self.device, self._environment = _alone_on(device)
+        self.far = far
+        self._absence = Absence(far, patient)
         self._process: Process | None = None
         self._calls: dict[int, _Call] = {}
         self._ids = itertools.count(1)
         self._lock = threading.RLock()
         self._deaths: Counter[str] = Counter()
+        self._cuts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -68,26 +91,45 @@ class Lab:
 
     def ask(self, ask: Ask, progress: Callable[[Progress], None] | None = None) -> Answer:
         """Run it and wait. Whatever happens to the worker, an Answer comes; Ctrl-C ends the run, then is raised."""
-        ask = replace(ask, device=ask.device or self.device)
+        ask = replace(ask, device=self.device)
         name = _fingerprint(ask)
         if self._deaths[name] >= _DEATHS and not ask.force:
-            return _quarantined(ask)
-        for _ in range(_DEATHS):
+            return quarantined(ask, _DEATHS)
+        idle_deaths = 0
+        while True:
+            if not self._absence.wait(ask.id, partial(_tell, ask, progress)):
+                return cancelled(ask)
             try:
                 call = self._send("run", {"ask": encode(ask)}, ask=ask)
                 answer = self._follow(call, progress)
             except RunError as error:
                 return Failure(ask.id, "environment", error.message, error.hint)
             if not isinstance(answer, Death):
-                return cast(Answer, answer)
+                return self._read_here(cast(Answer, answer))
             if call.stop is not None:
                 return _stopped(ask, call)
-            if answer.before_hello:
-                return Failure(ask.id, "environment", f"The worker could not start: {answer.cause}.", answer.said)
+            if answer.before_hello and not answer.lost:
+                return Failure(ask.id, "environment", f"{self._name} could not start: {answer.cause}.", answer.said)
             if call.started is not None:
-                self._deaths[name] += 1
-                return _quarantined(ask) if self._deaths[name] >= _DEATHS else _died(ask, answer)
-        return _died(ask, answer)
+                self._count(name, answer)
+                if self._deaths[name] >= _DEATHS:
+                    return quarantined(ask, _DEATHS)
+            if not answer.lost:
+                idle_deaths += 1
+                if call.started is not None or idle_deaths == _DEATHS:
+                    return died(ask, self._name, answer.cause, answer.said)
+
+    def _read_here(self, answer: Answer) -> Answer:
+        if not self.far or not isinstance(answer, Failure) or answer.kind != "environment":
+            return answer
+        message, hint = from_afar(self.far, answer.message, answer.hint)
+        return replace(answer, message=message, hint=hint)
+
+    def _count(self, name: str, death: Death) -> None:
+        """Against the Ask during which it happened."""
+        self._cuts[name] += death.lost
+        if not death.lost or self._cuts[name] == _CUTS:
+            self._deaths[name] += 1 if not death.lost else _DEATHS
 
     def cancel(self, id: str) -> None:
         """Cancel the runs of this Ask's id, from any thread: a flag, then SIGTERM, then SIGKILL to the whole group."""
@@ -95,14 +137,15 @@ class Lab:
             for call in self._calls.values():
                 if call.ask is not None and call.ask.id == id:
                     self._stop(call)
+        self._absence.stop(id)
 
     def deaths(self, ask: Ask) -> int:
         """How often this Ask has taken the worker down."""
-        return self._deaths[_fingerprint(replace(ask, device=ask.device or self.device))]
+        return self._deaths[_fingerprint(replace(ask, device=self.device))]
 
     def plan(self, ask: Ask) -> Plan:
         """What a run would be, without running it; answered while another run computes. RunError without a worker."""
-        ask = replace(ask, device=ask.device or self.device)
+        ask = replace(ask, device=self.device)
         plan: Plan = decode(Plan, self._request("plan", ask=encode(ask)))
         return plan
 
@@ -118,6 +161,7 @@ class Lab:
 
         Goes to a process of its own, the only one that may go online. RunError, NoteError with the mend.
         """
+        self._must_be_there()
         process = self._start((*self.command, "--online"))
         try:
             reply: list[dict[str, Any]] = self._reply_to(process, "models", progress, action=action, **arguments)
@@ -154,8 +198,23 @@ class Lab:
 
     # -- requests
 
+    @property
+    def _name(self) -> str:
+        return f"The worker `{self.far}`" if self.far else "The worker"
+
+    def _must_be_there(self) -> None:
+        """RunError where it has just not answered: nobody but an Ask waits for it."""
+        if self._absence.given_up or self._absence.due_s:
+            raise self._gone()
+
+    def _gone(self) -> RunError:
+        return RunError(
+            f"{self._name} does not answer: {self._absence.why}.",
+            f"See that its machine is on, and that this starts it without asking anything: {shlex.join(self.command)}",
+        )
+
     def _start(self, command: Sequence[str]) -> Process:
-        return Process(command, self._deliver)
+        return Process(command, self._deliver, far=bool(self.far), environment=self._environment)
 
     def _send(
         self, do: str, arguments: Mapping[str, Any], *, ask: Ask | None = None, process: Process | None = None
@@ -163,6 +222,7 @@ class Lab:
         with self._lock:
             if process is None:
                 if self._process is None or self._process.dead:
+                    self._must_be_there()
                     self._process = self._start(self.command)
                 process = self._process
             call = _Call(process, next(self._ids), ask)
@@ -174,8 +234,13 @@ class Lab:
         """Called by the process's reader, in order: a reply to its call, a death to all calls of that process."""
         with self._lock:
             if isinstance(message, Death):
+                if not process.ending or message.lost:
+                    _log.warning("%s has ended: %s", self._name, message.cause)
+                if message.lost:
+                    self._absence.missed(message.why)
                 calls = [call for call in self._calls.values() if call.process is process]
             else:
+                self._absence.answered()
                 calls = [call for call in (self._calls.get(message.get("id", 0)),) if call is not None]
         for call in calls:
             call.inbox.put(message)
@@ -191,9 +256,11 @@ class Lab:
             message = self._follow(call, progress)
             if not isinstance(message, Death):
                 return message
+            if message.lost:
+                raise self._gone()
             if message.before_hello or process is not None:
                 break
-        raise RunError(f"The worker could not answer: {message.cause}.", message.said or _LOG_HINT)
+        raise RunError(f"{self._name} could not answer: {message.cause}.", message.said or LOG_HINT)
 
     # -- following a call
 
@@ -217,7 +284,7 @@ class Lab:
                         progress(decode(Progress, body))
                 else:
                     ended = True
-                    return _opened(kind, body)
+                    return _opened(kind, body, self.far)
         finally:
             if not ended:  # Ctrl-C, or `progress` raised: the device must be free before that goes on its way
                 self._stop(call)
@@ -253,7 +320,7 @@ class Lab:
         """The worker has not done by itself what it should have: it goes, and its death ends the call."""
         if call.stop is None and call.process.greeted and call.started is not None:
             call.stop = time.monotonic()
-        call.process.kill(TERM_S)
+        call.process.kill(TERM_S, "" if call.process.greeted else f"it said nothing for {START_S:.0f} s")
 
     def _stop(self, call: _Call) -> None:
         if call.stop is None:
@@ -267,7 +334,7 @@ class Lab:
         return any(other.started is not None for other in others)
 
 
-def _opened(kind: str, body: Any) -> Any:
+def _opened(kind: str, body: Any, far: str) -> Any:
     if kind in _ANSWERS:
         try:
             return decode(_ANSWERS[kind], body)
@@ -275,7 +342,8 @@ def _opened(kind: str, body: Any) -> Any:
             hint = "Install the same version of vaultlab where the worker runs."
             raise RunError("The worker's answer could not be read.", hint) from error
     if kind == "error":
-        raise (NoteError if body["by"] == "author" else RunError)(body["message"], body["hint"])
+        said = from_afar(far, body["message"], body["hint"]) if far else (body["message"], body["hint"])
+        raise (NoteError if body["by"] == "author" else RunError)(*said)
     return body
 
 
@@ -286,26 +354,22 @@ def _fingerprint(ask: Ask) -> str:
 
 
 def _stopped(ask: Ask, call: _Call) -> Failure:
-    overtime = call.started is not None and call.stop is not None and call.stop - call.started >= ask.limits.time_s
-    if overtime:
-        return Failure(
-            ask.id,
-            "environment",
-            f"The run was stopped: it had not ended after {ask.limits.time_s:.0f} s, which is how long a run may take.",
-            "Take smaller numbers in the block. The owner of the machine sets the limit.",
-        )
-    return Failure(ask.id, "cancelled", "The run was cancelled.", "Run the block again to go on with it.")
+    late = call.started is not None and call.stop is not None and call.stop - call.started >= ask.limits.time_s
+    return overdue(ask) if late else cancelled(ask)
 
 
-def _died(ask: Ask, death: Death) -> Failure:
-    said = f" Its last words: {death.said}" if death.said else ""
-    return Failure(ask.id, "environment", f"The worker died during this run: {death.cause}.{said}", _LOG_HINT)
+def _tell(ask: Ask, progress: Callable[[Progress], None] | None, waiting: str) -> None:
+    if progress is not None:
+        progress(Progress(ask.id, waiting, 0, 0))
 
 
-def _quarantined(ask: Ask) -> Failure:
-    return Failure(
-        ask.id,
-        "environment",
-        f"This run of `{ask.experiment}` has taken the worker down {_DEATHS} times; it is not tried again by itself.",
-        "Change the block, or insist with `--id ID --force`. `vaultlab doctor` says where the log is.",
-    )
+def _alone_on(device: str | None) -> tuple[str | None, dict[str, str]]:
+    """One GPU's worker sees no other, so that it takes nothing of theirs: what it calls its own, and how."""
+    kind, _, number = (device or "").partition(":")
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if kind != "cuda" or not number.isdecimal() or seen == "":
+        return device, {}
+    names = seen.split(",") if seen else []
+    if names and int(number) >= len(names):
+        return device, {}
+    return "cuda", {"CUDA_VISIBLE_DEVICES": names[int(number)] if names else number}

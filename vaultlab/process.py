@@ -1,4 +1,8 @@
-"""A process that speaks JSON lines, in a process group of its own; what it says on stderr goes to a log."""
+"""A process that speaks JSON lines, in a process group of its own; what it says on stderr goes to a log.
+
+It may be the near end of a line to another machine, such as ssh. No signal and no variable goes over such a line, and
+when it breaks nobody is told: so both ends listen for a beat.
+"""
 
 import contextlib
 import json
@@ -8,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -17,10 +21,16 @@ from typing import IO, Any, cast
 from vaultlab import places
 from vaultlab.errors import RunError
 
-PROTOCOL = 1
+PROTOCOL = 2
 LINE_BYTES = 256 * 2**20
+BEAT_S = 5.0
+SILENT_BEATS = 6
+"""After so many beats without a byte from the other machine, the line to it counts as broken; and so it does there."""
 LOG_BYTES = 2**20
 CLOSE_S = 3.0
+_PIECE_BYTES = 2**16
+_LINE_FAILED = 255
+"""How ssh ends when it was the line that failed, or a signal ended what ran at the other end: it does not say which."""
 _KILLED = {
     signal.SIGKILL: "it was killed, which often means that the machine's memory ran out",
     signal.SIGSEGV: "it crashed (segmentation fault)",
@@ -36,26 +46,52 @@ def logs() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a process ended: `cause` in words, `said` the last line of its stderr."""
+    """How a process ended: `cause` in words, `said` the last line of its stderr.
+
+    `lost`: as far as can be told from here it was the line to another machine that broke, not what ran there.
+    """
 
     cause: str
     said: str
     before_hello: bool
+    lost: bool = False
+
+    @property
+    def why(self) -> str:
+        """The cause, and what ssh has said of it."""
+        return f"{self.cause}: {self.said}" if self.said else self.cause
+
+
+class Endless(Exception):
+    """A line longer than any message."""
 
 
 class Process:
-    """Started at once. `deliver` gets every message in order and the Death last, on the thread that reads."""
+    """Started at once. `deliver` gets every message in order and the Death last, on the thread that reads.
 
-    def __init__(self, command: Sequence[str], deliver: Callable[["Process", dict[str, Any] | Death], None]) -> None:
+    `far`: what runs is on another machine, and `command` the line to it. `environment` is added to this process's.
+    `ending`: it was told to end.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        deliver: Callable[["Process", dict[str, Any] | Death], None],
+        *,
+        far: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.began = time.monotonic()
         self.greeted = False
         self.dead = False
-        self._fault = ""
+        self._far = far
+        self._fault = self._silence = ""
+        self.ending = False
+        self._unheard = 0
+        self._over = threading.Event()
         self._deliver = deliver
         self._outbox: queue.Queue[bytes | None] = queue.Queue()
         self._log = logs() / "worker.log"
-        # Passive: OpenMP threads that spin while another program computes slow both down a hundredfold.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         with _appending(self._log) as log:
             self._log_start = log.tell() if log else 0
             try:
@@ -64,7 +100,7 @@ class Process:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log or subprocess.DEVNULL,
-                    env=environment,
+                    env={**os.environ, **(environment or {})},
                     start_new_session=True,
                 )
             except OSError as error:
@@ -75,13 +111,20 @@ class Process:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         threading.Thread(target=self._write, daemon=True).start()
+        if far:
+            threading.Thread(target=self._beat, daemon=True).start()
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Never waits, and never fails: a process that is dead has said so to `deliver`."""
         self._outbox.put(json.dumps(message).encode() + b"\n")
 
-    def kill(self, term_s: float) -> None:
-        """SIGTERM to the whole group, SIGKILL after `term_s`; back when it is dead and its death delivered."""
+    def kill(self, term_s: float, silence: str = "") -> None:
+        """SIGTERM to the whole group, SIGKILL after `term_s`; back when it is dead and its death delivered.
+
+        `silence` says what it has not said: then it is killed because it is lost.
+        """
+        self._silence = self._silence or silence
+        self.ending = True
         self._signal(signal.SIGTERM)
         self._reader.join(term_s)
         if self._reader.is_alive():
@@ -90,6 +133,7 @@ class Process:
 
     def close(self) -> None:
         """Let it end by itself, for its stdin ends; then see that it does."""
+        self.ending = True
         self._outbox.put(None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(CLOSE_S)
@@ -106,23 +150,33 @@ class Process:
                 stdin.write(line)
                 stdin.flush()
 
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            if self.greeted and self._unheard >= SILENT_BEATS:
+                self.kill(0.0, f"nothing was heard from it for {SILENT_BEATS * BEAT_S:.0f} s")
+                return
+            self._unheard += 1  # counted, not timed: this machine may have slept
+            self.send({"id": 0, "do": "beat"})
+
+    def _heard(self) -> None:
+        self._unheard = 0
+
     def _read(self) -> None:
-        stdout = cast(BufferedIOBase, self._popen.stdout)
-        with stdout:
-            while line := stdout.readline(LINE_BYTES):
-                if not line.endswith(b"\n") and len(line) >= LINE_BYTES:
-                    self._fault = "it sent a line without an end"
-                    break
-                message = _parsed(line)
-                if message is None:
-                    continue  # printed before the protocol was the worker's own
-                if message["is"] == "hello":
-                    if message["body"].get("protocol") != PROTOCOL:
-                        self._fault = "it is of another version of vaultlab"
-                        break
-                    self.greeted = True
-                else:
-                    self._deliver(self, message)
+        with cast(BufferedIOBase, self._popen.stdout) as stdout:
+            try:
+                for line in lines(stdout, self._heard):
+                    message = _parsed(line)
+                    if message is None:
+                        continue  # printed before the protocol was the worker's own
+                    if message["is"] == "hello":
+                        if message["body"].get("protocol") != PROTOCOL:
+                            self._fault = "it is of another version of vaultlab"
+                            break
+                        self.greeted = True
+                    else:
+                        self._deliver(self, message)
+            except Endless:
+                self._fault = "it sent a line without an end"
         self._end()
 
     def _end(self) -> None:
@@ -133,14 +187,20 @@ class Process:
         self._signal(signal.SIGKILL)
         code = self._popen.wait()
         self.dead = True
+        self._over.set()
         self._outbox.put(None)
-        if self._fault:
-            cause = self._fault
+        broke = code == _LINE_FAILED and self._far and not self.ending
+        if self._fault or self._silence:
+            cause = self._fault or self._silence
+        elif broke:
+            cause = "the line to it broke"
         elif code < 0:
             cause = _KILLED.get(signal.Signals(-code), f"it was ended by {signal.Signals(-code).name}")
         else:
             cause = f"it ended with exit code {code}"
-        self._deliver(self, Death(cause, self._last_words(), not self.greeted))
+        lost = self._far and not self._fault and (broke or bool(self._silence))
+        said = "" if self._silence else self._last_words()
+        self._deliver(self, Death(cause, said, not self.greeted, lost))
 
     def _last_words(self) -> str:
         try:
@@ -151,6 +211,23 @@ class Process:
         except OSError:
             return ""
         return next((line[:300] for line in reversed(lines) if line), "")
+
+
+def lines(stream: BufferedIOBase, heard: Callable[[], None]) -> Iterator[bytes]:
+    """The lines that come in, without a last one that was cut; `heard` is called for every piece, however small.
+
+    Endless where that line never ends.
+    """
+    held = bytearray()
+    while piece := stream.read1(_PIECE_BYTES):
+        heard()
+        *ended, rest = piece.split(b"\n")
+        for end in ended:
+            yield bytes(held + end)
+            held.clear()
+        held += rest
+        if len(held) > LINE_BYTES:
+            raise Endless
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

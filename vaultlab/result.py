@@ -44,7 +44,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One block's question. `points` are the fields of a sweep's points, each laid over `fields`; empty: one run."""
+    """One block's question. `points` are the fields of a sweep's points, each laid over `fields`; empty: one run.
+
+    `version` is that of the experiment as the asker knows it; 0: whatever it is.
+    """
 
     id: str
     experiment: str
@@ -55,6 +58,7 @@ class Ask:
     device: str | None = None
     limits: Limits = Limits()
     force: bool = False
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

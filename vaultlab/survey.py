@@ -253,8 +253,8 @@ class _Look:
             tuple(defaults.values()),
             texts,
             points,
-            self.config.device,
-            self.config.limits,
+            limits=self.config.limits,
+            version=entry.version,
         )
         item = replace(item, ask=ask, fields={**merged, **{name: list(values) for name, values in block.sweep.items()}})
         for name in models_of(item):

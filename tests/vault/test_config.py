@@ -135,6 +135,7 @@ def test_what_the_owner_says(vault, owner, tmp_path):
         'device = "cuda"\nmodels = ["a", "org/b"]\nsearch = ["Ideas/**"]\ntemplates = "mine"\n'
         "[limits]\ntime_s = 60\nmemory_bytes = 1000\npoints = 9\n"
         f'[texts]\nmoby = "{tmp_path}/moby.txt"\nnear = "near.txt"\n'
+        '[workers.box]\ncommand = ["ssh", "box", "vaultlab-worker"]\n'
     )
     config = load(vault, owner)
     assert config.limits == Limits(60.0, 1000, 9)
@@ -142,6 +143,7 @@ def test_what_the_owner_says(vault, owner, tmp_path):
     assert (config.device, config.models, config.search) == ("cuda", ("a", "org/b"), ("Ideas/**",))
     assert config.templates == owner / "mine"
     assert config.texts == {"moby": tmp_path / "moby.txt", "near": owner / "near.txt"}
+    assert config.workers == {"box": ("ssh", "box", "vaultlab-worker")}
     assert config.problems == ()
 
 
@@ -152,6 +154,12 @@ def test_what_the_owner_says(vault, owner, tmp_path):
         ('models = "a"', "not of the right kind"),
         ("search = [1]", "not of the right kind"),
         ("texts = {a = 1}", "not of the right kind"),
+        ('workers = "box"', "not of the right kind"),
+        ('[workers]\nbox = "ssh box"', "`workers.box` has to say its command"),
+        ("[workers.box]\ncommand = []", "`workers.box` has to say its command"),
+        ('[workers.box]\ncommand = "ssh box"', "`workers.box` has to say its command"),
+        ('[workers.box]\ncommand = ["ssh"]\nhost = "x"', "`workers.box` has to say its command"),
+        *((f'[workers."{name}"]\ncommand = ["x"]', "no name for a worker") for name in ("cpu", "cuda:1", "-x", "a b")),
         ("[limits]\ntime_s = -1", "no positive number"),
         ("[limits]\npoints = 1.5", "no positive number"),
         ("[limits]\npoints = true", "no positive number"),

@@ -81,6 +81,14 @@ def test_an_unknown_experiment_names_the_nearest() -> None:
     assert found.hint == "Did you mean `superposition`? There are: counting, superposition."
 
 
+def test_another_version_than_was_asked_for_does_not_run() -> None:
+    assert good(ask(version=EXPERIMENT.version)).key == good(ask()).key
+    with pytest.raises(RunError, match=r"has version 1 of `counting`, and it was asked for version 2"):
+        asked(ask(version=2), REGISTRY, no_models)
+    with pytest.raises(RunError, match="has no experiment `counted`"):
+        asked(Ask("id", "counted", {}, version=2), REGISTRY, no_models)
+
+
 def test_defaults_go_to_the_fields_that_are_there_and_are_named_when_wrong() -> None:
     defaults = (Default("n", 7, "this note's properties"), Default("model", "x", "the vault"))
     assert good(ask(defaults=defaults)).runs[0].spec.n == 7

@@ -2,14 +2,15 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vaultlab import catalogue, places, terminal
+from vaultlab import __version__, catalogue, places, terminal
 from vaultlab.catalogue import Catalogue
-from vaultlab.commands.words import FAILS, FINE, MACHINE, USE, Device, Json, known_experiments, must_know
+from vaultlab.commands.words import FAILS, FINE, MACHINE, USE, Device, Json, known_experiments, lab_on, must_know
 from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.lab import Lab
 from vaultlab.notes import parse
@@ -35,8 +36,8 @@ def run(
     if out is not None:
         with files.in_words(out, "written"):
             out.mkdir(parents=True, exist_ok=True)
-    with Lab(device=device) as lab:
-        ask = _ask_of(experiment, fields or [], catalogue.load(lab.describe))
+    with lab_on(device) as lab:
+        ask = _ask_of(experiment, fields or [], known_experiments(lab))
         with terminal.progress() as bar:
             answer = lab.ask(insisted(ask), lambda step: bar.step(experiment, step))
     if isinstance(answer, Refusal | Failure):
@@ -97,16 +98,21 @@ def new(
     sys.stdout.write(catalogue.example_block(known[experiment], example or names[0]))
 
 
-def doctor(as_json: Json = False) -> None:
-    """What is installed, the devices, models, disk and permissions, each with its mend.
+def doctor(device: Device = None, as_json: Json = False) -> None:
+    """What is installed, the devices, models, disk and permissions, which of your workers answer; each with its mend.
 
-    Example: `vaultlab doctor`
+    Example: `vaultlab doctor`, and for a worker on another machine `vaultlab doctor --device box`
     """
-    with Lab() as lab:
+    with Lab() if device is None else lab_on(device) as lab:
         try:
             found = lab.doctor()
         except RunError as error:
-            found = [{"what": "worker", "ok": False, "detail": error.message, "mend": error.hint}]
+            found = [_ill("worker", error)]
+    if device is None:
+        config = configuration.of_owner(places.config_dir())
+        found += [_ill("config.toml", VaultlabError(problem)) for problem in config.problems]
+        known = known_experiments() if config.workers else Catalogue()
+        found += [answers(name, command, known) for name, command in config.workers.items()]
     found.append({"what": "logs", "ok": True, "detail": str(logs()), "mend": ""})
     if as_json:
         terminal.dump(found)
@@ -116,6 +122,26 @@ def doctor(as_json: Json = False) -> None:
             if one["mend"]:
                 terminal.say(f"    {one['mend']}")
     raise typer.Exit(FINE if all(one["ok"] for one in found) else MACHINE)
+
+
+def answers(name: str, command: Sequence[str], known: Catalogue) -> dict[str, Any]:
+    """Whether this worker on another machine answers, and with the experiments that are known here."""
+    what = f"worker {name}"
+    try:
+        with Lab(command, far=name) as lab:
+            there = lab.describe()
+            devices = ", ".join(lab.here()["devices"])
+    except RunError as error:
+        return _ill(what, error)
+    other = [one for one in known if there["experiments"].get(one, {}).get("version") != known[one].version]
+    if other:
+        said = f"It answers, but its vaultlab {there['vaultlab']} has other versions of: {', '.join(other)}."
+        return _ill(what, RunError(said, f"Install vaultlab {__version__} there: these experiments will not run."))
+    return {"what": what, "ok": True, "detail": f"vaultlab {there['vaultlab']}, {devices}", "mend": ""}
+
+
+def _ill(what: str, error: VaultlabError) -> dict[str, Any]:
+    return {"what": what, "ok": False, "detail": error.message, "mend": error.hint}
 
 
 def _ask_of(experiment: str, fields: list[str], known: Catalogue) -> Ask:
@@ -137,4 +163,12 @@ def _ask_of(experiment: str, fields: list[str], known: Catalogue) -> Ask:
     values = {name: block.fields.get(name, known[experiment].defaults[name]) for name in texts}
     read = Texts(config)
     resolved = {name: read.resolve(value) for name, value in values.items() if isinstance(value, str)}
-    return Ask("run", experiment, block.fields, texts=resolved, points=parse.expand(block.sweep), limits=config.limits)
+    return Ask(
+        "run",
+        experiment,
+        block.fields,
+        texts=resolved,
+        points=parse.expand(block.sweep),
+        limits=config.limits,
+        version=known[experiment].version,
+    )

@@ -23,6 +23,7 @@ from vaultlab.commands.words import (
     VaultOpt,
     alone,
     known_experiments,
+    lab_on,
     root_of,
 )
 from vaultlab.errors import NoteError
@@ -52,8 +53,8 @@ def render(
     """
     root, selection = root_of(vault), Selection(note, id, force)
     watched = not dry_run and presence.present(root) is not None
-    with Lab(device=device) as lab, alone(root, dry_run or watched):
-        experiments = catalogue.load(lab.describe)
+    with lab_on(device) as lab, alone(root, dry_run or watched):
+        experiments = known_experiments(lab)
         look = partial(survey, root, places.config_dir(), experiments)
         seen = look()
         _must_exist(seen, id)

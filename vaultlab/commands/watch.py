@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from vaultlab import catalogue, places, terminal, trust
-from vaultlab.commands.words import FINE, Device, Json, VaultArg, alone, root_of
+from vaultlab import places, terminal, trust
+from vaultlab.commands.words import FINE, Device, Json, VaultArg, alone, known_experiments, lab_on, root_of
 from vaultlab.errors import NoteError, RunError
 from vaultlab.jobs import Job, Jobs
-from vaultlab.lab import Lab
 from vaultlab.pairing import Pairings
 from vaultlab.pipeline import Outcome, Selection
 from vaultlab.process import logs
@@ -59,9 +58,9 @@ def watch(
 
     root = root_of(vault)
     ask_for_trust(root, trusted)
-    with presence.attend(root), _log(), Lab(device=device) as lab, ExitStack() as held:
+    with presence.attend(root), _log(), lab_on(device, patient=True) as lab, ExitStack() as held:
         with alone(root):  # what a crash has left is repaired first
-            experiments = catalogue.load(lab.describe)
+            experiments = known_experiments(lab)
         look = partial(survey, root, places.config_dir(), experiments)
         jobs = held.enter_context(closing(Jobs(queue_of(root))))
         way = Way(lab.ask, lab.cancel, lab.deaths, lambda ask: all(lab.plan(ask).stored))

@@ -1,5 +1,6 @@
 """What the commands share: their arguments, the vault that is meant, the experiments that there are."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,7 +28,14 @@ VaultOpt = Annotated[
     Path | None, typer.Option("--vault", help="The vault's folder; without it, the vault around the current folder.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
-Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps or cpu; chosen by itself otherwise.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cuda, cuda:1, mps or cpu, or a worker on another machine, by its name in your config.toml; "
+        "without it what that file says, else the best here."
+    ),
+]
+_DEVICE = re.compile(r"cuda(:\d+)?|mps|cpu")
 
 
 def root_of(vault: Path | None) -> Path:
@@ -61,9 +69,30 @@ def alone(root: Path, dry_run: bool = False) -> Iterator[None]:
         yield
 
 
-def known_experiments() -> Catalogue:
-    with Lab() as lab:
+def lab_on(device: str | None, *, patient: bool = False) -> Lab:
+    """The worker that the owner means: by the command line, else by their configuration, else the best device here.
+
+    `patient`: where it is on another machine it is waited for, however long it does not answer.
+    """
+    config = configuration.of_owner(places.config_dir())
+    wanted = device or config.device
+    if wanted is not None and wanted in config.workers:
+        return Lab(config.workers[wanted], far=wanted, patient=patient)
+    if wanted is not None and not _DEVICE.fullmatch(wanted):
+        near = catalogue.nearest(wanted, config.workers)
+        raise NoteError(
+            f"There is no device and no worker called `{wanted}`.",
+            f"Did you mean `{near}`?" if near else f"Workers are named in {places.config_dir() / 'config.toml'}.",
+        )
+    return Lab(device=wanted)
+
+
+def known_experiments(lab: Lab | None = None) -> Catalogue:
+    """What this very vaultlab has; a worker on another machine may have others. `lab` may be the one to ask."""
+    if lab is not None and not lab.far:
         return catalogue.load(lab.describe)
+    with Lab() as here:
+        return catalogue.load(here.describe)
 
 
 def must_know(known: Catalogue, name: str) -> None:

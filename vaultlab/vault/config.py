@@ -8,7 +8,7 @@
 
 The owner's own `config.toml`, in the user's configuration folder:
 
-    device = "cuda"
+    device = "cuda"                    # or cuda:1, mps, cpu, or the name of a worker below
     models = ["smollm2-135m"]          # which models notes may name; unset: every model that is here
     search = ["Ideas/**"]              # notes that may be quoted in another note's result
     templates = "templates"            # what a result note looks like
@@ -16,6 +16,8 @@ The owner's own `config.toml`, in the user's configuration folder:
     time_s = 3600                      # also memory_bytes, points (of a sweep)
     [texts]
     moby = "~/texts/moby.txt"          # text files, by the names that notes use
+    [workers.box]                      # a worker on another machine: what leads to it, without asking anything
+    command = ["ssh", "box", "vaultlab-worker"]
 """
 
 import difflib
@@ -46,7 +48,8 @@ TEMPLATE = """# What vaultlab does in this vault. This file travels with the vau
 _LOCK_FILE = ".vaultlab/models.lock"
 _SETTINGS = "app.json"
 _VAULT_KEYS = ("folder", "defaults")
-_OWNER_KEYS = ("device", "models", "search", "templates", "limits", "texts")
+_OWNER_KEYS = ("device", "models", "search", "templates", "limits", "texts", "workers")
+_WORKER = re.compile(r"(?!(?:cuda|mps|cpu)(?:\W|$))[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Config:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     device: str | None = None
+    workers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     models: tuple[str, ...] | None = None
     texts: Mapping[str, Path] = field(default_factory=dict)
     search: tuple[str, ...] = ()
@@ -89,6 +93,12 @@ def load(root: Path, owner: Path) -> Config:
     return Config(**found, ignored=_obsidian_ignores(root, problems), problems=tuple(problems))
 
 
+def of_owner(owner: Path) -> Config:
+    """The owner's part alone, where no vault is meant."""
+    problems: list[str] = []
+    return Config(**_of_owner(owner, problems), problems=tuple(problems))
+
+
 def _of_vault(root: Path, owner: Path, problems: list[str]) -> dict[str, Any]:
     try:
         table = _toml(inside(root, VAULT_FILE), VAULT_FILE, problems)
@@ -97,7 +107,7 @@ def _of_vault(root: Path, owner: Path, problems: list[str]) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for key, value in table.items():
-        if key in _OWNER_KEYS or key == "workers":
+        if key in _OWNER_KEYS:
             problems.append(
                 f"{VAULT_FILE} sets `{key}`, which a vault may not do: it comes with the notes, and only the owner "
                 f"of a machine can allow that. If you are, write it in {owner / 'config.toml'}; here it does nothing."
@@ -137,6 +147,8 @@ def _of_owner(owner: Path, problems: list[str]) -> dict[str, Any]:
                 found[key] = {name: owner / Path(item).expanduser() for name, item in value.items()}
             case "limits", dict():
                 found[key] = _limits(value, path, problems)
+            case "workers", dict():
+                found[key] = _workers(value, path, problems)
             case _ if key in _OWNER_KEYS:
                 problems.append(f"In {path}, `{key} = {value!r}` is not of the right kind; it does nothing.")
             case _:
@@ -155,6 +167,22 @@ def _limits(table: Mapping[str, Any], path: Path, problems: list[str]) -> Limits
         else:
             found[name] = kinds[name](value)
     return Limits(**found)
+
+
+def _workers(table: Mapping[str, Any], path: Path, problems: list[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in table.items():
+        command = value.get("command") if isinstance(value, dict) and len(value) == 1 else None
+        if not _WORKER.fullmatch(name):
+            problems.append(f"In {path}, `{name}` is no name for a worker: letters and digits, and no device's name.")
+        elif not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+            problems.append(
+                f"In {path}, `workers.{name}` has to say its command and nothing else, word for word: "
+                f'`command = ["ssh", "{name}", "vaultlab-worker"]`; it does nothing.'
+            )
+        else:
+            found[name] = tuple(command)
+    return found
 
 
 def _toml(path: Path, name: str, problems: list[str]) -> dict[str, Any]:

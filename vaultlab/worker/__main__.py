@@ -1,11 +1,13 @@
 """The process that owns a device: requests in on stdin, replies out on stdout, one JSON object a line.
 
 A request is {"id", "do", …}, a reply {"id", "is", "body"}. Runs are computed in the order in which they came; describe,
-here, plan, cancel, data, forget and doctor are answered meanwhile. The end of stdin is the end of this process.
+here, plan, cancel, data, forget and doctor are answered meanwhile. The end of stdin is the end of this process; and
+where whoever asks is on another machine, which a beat tells, so is its silence.
 """
 
 import json
 import logging
+import math
 import os
 import queue
 import signal
@@ -13,8 +15,9 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub.constants
 import psutil
@@ -24,7 +27,7 @@ from vaultlab import __version__
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.models import pull
 from vaultlab.models.entry import Entry, entries
-from vaultlab.process import PROTOCOL
+from vaultlab.process import BEAT_S, PROTOCOL, SILENT_BEATS, lines
 from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, encode
 from vaultlab.worker.asked import entry
 from vaultlab.worker.course import devices
@@ -32,7 +35,7 @@ from vaultlab.worker.doctor import findings
 from vaultlab.worker.residents import IDLE_S
 from vaultlab.worker.run import Runner
 
-_GRACE_S = 1.5
+_GRACE_S = 1.0
 _HALF_WRITTEN = (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError)
 _NAMES = {Result: "result", Refusal: "refusal", Failure: "failure"}
 _log = logging.getLogger(__name__)
@@ -41,21 +44,26 @@ Request = Mapping[str, Any]
 
 
 class Worker:
-    """Reads requests on a thread of its own and computes on the one that calls `serve`."""
+    """Reads requests on a thread of its own, answers some on another, and computes on the one that calls `serve`."""
 
-    def __init__(self, runner: Runner, lines: Any, out: int) -> None:
+    def __init__(self, runner: Runner, requests: BufferedIOBase, out: int) -> None:
         self.runner = runner
-        self._lines = lines
+        self._requests = requests
         self._out = out
         self._writing = threading.Lock()
         self._waiting: queue.Queue[Request | None] = queue.Queue()
+        self._asked: queue.Queue[Request | None] = queue.Queue()
         self._cancelled: set[int] = set()
+        self._far = False
         self._ended = threading.Event()
         self.exit_code = 1
+        self._at_once: dict[str, Callable[[Request], Any]] = {
+            "beat": self._beat,
+            "cancel": lambda request: self._cancelled.add(request["run"]),
+        }
         self._meanwhile: dict[str, Callable[[Request], Any]] = {
             "describe": self._describe,
             "plan": lambda request: encode(self.runner.plan(decode(Ask, request["ask"]))),
-            "cancel": lambda request: self._cancelled.add(request["run"]),
             "here": lambda request: {"devices": devices(), "models": [model.name for model in entries()]},
             "data": lambda request: self.runner.store.data(request["key"]),
             "forget": lambda request: self.runner.store.forget(request["keys"]),
@@ -67,8 +75,9 @@ class Worker:
         # The line end closes whatever an import has printed to stdout before it was ours.
         os.write(self._out, b"\n")
         self._reply(0, "hello", {"protocol": PROTOCOL, "vaultlab": __version__, "pid": os.getpid()})
-        reader = threading.Thread(target=self._read, daemon=True)
-        reader.start()
+        threads = [threading.Thread(target=act, daemon=True) for act in (self._read, self._answer)]
+        for thread in threads:
+            thread.start()
         while not self.runner.broken:
             try:
                 request = self._waiting.get(timeout=IDLE_S)
@@ -76,26 +85,43 @@ class Worker:
                 self.runner.residents.evict(IDLE_S)
                 continue
             if request is None:
-                reader.join()
+                for thread in threads:
+                    thread.join()
                 return
             self._work(request)
 
     def _read(self) -> None:
         try:
-            for line in self._lines:
+            for line in lines(self._requests, self._heard):
                 request = json.loads(line)
-                if request["do"] in self._meanwhile:
-                    self._guarded(request, self._meanwhile[request["do"]])
+                if request["do"] in self._at_once:
+                    self._guarded(request, self._at_once[request["do"]])
+                elif request["do"] in self._meanwhile:
+                    self._asked.put(request)
                 else:
                     self._waiting.put(request)
             self.exit_code = 0
         finally:
             self._ended.set()
+            self._asked.put(None)
             self._waiting.put(None)
             # A run that reports in time ends by itself; a native call that does not is left no choice.
             end = threading.Timer(_GRACE_S, os._exit, (1,))
             end.daemon = True
             end.start()
+
+    def _beat(self, request: Request) -> None:
+        self._far = True
+        self._heard()
+
+    def _heard(self) -> None:
+        # The signal's own way to end a process needs no Python: it works while a native call keeps the interpreter.
+        if self._far:
+            signal.alarm(math.ceil(SILENT_BEATS * BEAT_S))
+
+    def _answer(self) -> None:
+        while (request := self._asked.get()) is not None:
+            self._guarded(request, self._meanwhile[request["do"]])
 
     def _work(self, request: Request) -> None:
         if request["do"] == "models":
@@ -169,9 +195,16 @@ def _threads() -> int:
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
+def _fatal(error: threading.ExceptHookArgs) -> None:
+    """A thread that failed would leave whoever asks waiting: the whole process goes."""
+    threading.__excepthook__(error)
+    os._exit(1)
+
+
 def main() -> None:
     """`python -m vaultlab.worker [--online]`: only getting models needs `--online`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the Lab's to decide on
+    threading.excepthook = _fatal
     out = os.dup(1)
     os.dup2(2, 1)  # what anything prints from now on goes to the log
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
@@ -180,7 +213,7 @@ def main() -> None:
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_threads())
-    worker = Worker(Runner(), sys.stdin.buffer, out)
+    worker = Worker(Runner(), cast(BufferedIOBase, sys.stdin.buffer), out)
     worker.serve()
     os._exit(worker.exit_code)  # to take torch down in order would take longer than most runs
 

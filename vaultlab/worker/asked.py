@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from vaultlab import experiments
 from vaultlab.catalogue import Entry, canonical, nearest, wanted
-from vaultlab.errors import NoteError
+from vaultlab.errors import NoteError, RunError
 from vaultlab.experiment import Experiment, Quantity
 from vaultlab.result import Ask, Refusal, Text
 
@@ -97,7 +97,11 @@ ModelHash = Callable[[str], str]
 
 
 def asked(ask: Ask, registry: Mapping[str, Experiment], model_hash: ModelHash) -> Asked:
-    """Check all that an Ask says, every point of its sweep too. Refused, or what `model_hash` raises."""
+    """Check all that an Ask says, every point of its sweep too. Refused, or what `model_hash` raises.
+
+    RunError where the experiment is another one here than the asker knows.
+    """
+    _must_be_the_same(ask, registry)
     if ask.experiment not in registry:
         near = nearest(ask.experiment, registry)
         hint = (f"Did you mean `{near}`? " if near else "") + f"There are: {', '.join(registry)}."
@@ -107,6 +111,16 @@ def asked(ask: Ask, registry: Mapping[str, Experiment], model_hash: ModelHash) -
     runs = tuple(_run(ask, known, experiment, point, model_hash) for point in ask.points or ({},))
     key = runs[0].key if not ask.points else _hash({"sweep": sorted({run.key for run in runs})})
     return Asked(known, experiment, runs, key, _summary(known, runs))
+
+
+def _must_be_the_same(ask: Ask, registry: Mapping[str, Experiment]) -> None:
+    there = registry[ask.experiment].version if ask.experiment in registry else 0
+    if ask.version not in (0, there):
+        which = f"has version {there} of `{ask.experiment}`" if there else f"has no experiment `{ask.experiment}`"
+        raise RunError(
+            f"The worker {which}, and it was asked for version {ask.version}: its numbers would not be comparable.",
+            "Install the same version of vaultlab where the worker runs; where it was updated, start `watch` again.",
+        )
 
 
 def _run(ask: Ask, known: Entry, experiment: Experiment, point: Mapping[str, Any], model_hash: ModelHash) -> Run:

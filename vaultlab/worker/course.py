@@ -1,5 +1,6 @@
 """The course of one Ask: what it reports, what stops it, what it takes. And the device that it runs on."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -66,10 +67,11 @@ def choose(wanted: str | None) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError:
         device = None
-    if device is None or device.type not in [torch.device(name).type for name in here]:
-        raise RunError(f"This machine has no device called `{wanted}`.", f"It has: {', '.join(here)}.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RunError(f"This machine has no device called `{wanted}`.", f"It has: {', '.join(here)}.")
+    there = device is not None and device.type in [torch.device(name).type for name in here]
+    if device is None or not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        only = os.environ.get("CUDA_VISIBLE_DEVICES")
+        alone = "" if only is None else f" (with CUDA_VISIBLE_DEVICES={only})"
+        raise RunError(f"This machine has no device called `{wanted}`{alone}.", f"It has: {', '.join(here)}.")
     return device
 
 
