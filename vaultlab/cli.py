@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vaultlab import __version__, terminal
-from vaultlab.commands import bench, models, plugin, vault, watch
+from vaultlab.commands import bench, models, plugin, service, vault, watch
 from vaultlab.commands.words import MACHINE, USE
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.process import logs
@@ -30,6 +30,7 @@ for verb in _VERBS:
     app.command()(verb)
 app.add_typer(models.app, name="models")
 app.add_typer(plugin.app, name="plugin")
+app.add_typer(service.app, name="service")
 
 
 def main() -> None:
