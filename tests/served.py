@@ -15,6 +15,7 @@ from vaultlab.protocol import (
     Hello,
     Noted,
     Outcome,
+    PaceAsk,
     PlanAsk,
     Planned,
     Queue,
@@ -75,6 +76,10 @@ class Daemon:
         self.heard("edit", id, outcome.outcome)
         return Noted() if id == "e1" else None
 
+    def pace(self, ask: PaceAsk) -> Noted:
+        self.heard("pace", ask.by_hand)
+        return Noted()
+
     def trust(self, ask: TrustAsk) -> Noted:
         self.heard("trust", ask.trusted)
         return Noted()
@@ -86,7 +91,7 @@ class Daemon:
 
     @property
     def verbs(self) -> Verbs:
-        names = ("hello", "experiments", "plan", "run", "cancel", "edit", "artifact", "trust")
+        names = ("hello", "experiments", "plan", "run", "cancel", "edit", "artifact", "trust", "pace")
         return Verbs(events=self.feed.after, **{name: getattr(self, name) for name in names})
 
 

@@ -139,6 +139,23 @@ def test_a_run_from_the_button_to_the_result(faced: Faced, plugin: Plugin) -> No
     }
 
 
+def test_by_hand_nothing_runs_but_what_is_asked_for(faced: Faced, plugin: Plugin) -> None:
+    alive = faced.alive
+    plugin.said("POST", "/v1/pace", {"by_hand": True})
+    said = plugin.said("GET", "/v1/hello")
+    assert (said["by_hand"], len(said["notices"])) == (True, 1)
+    alive.save("Note.md", NOTE)
+    alive.after(3)
+    assert alive.queued == []
+    assert plugin.run("Note.md", NOTE).status == 200
+    alive.settle()
+    assert alive.ran == ["two"]
+    plugin.said("POST", "/v1/pace", {"by_hand": False})
+    alive.save("Other.md", NOTE.replace("double: two", "double: three"))
+    alive.after(3)
+    assert alive.queued == ["three"]
+
+
 def test_a_run_waits_for_the_text_that_it_was_asked_with(faced: Faced, plugin: Plugin) -> None:
     faced.alive.write("Note.md", NOTE)
     typed = NOTE.replace("number: 1", "number: 3")

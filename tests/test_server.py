@@ -31,6 +31,7 @@ standing, house, build = served.standing, served.house, served.build
         ("POST", "/v1/edits/e1", {"outcome": "conflict"}, ("edit", "e1", "conflict")),
         ("GET", "/v1/blocks/pentagon/artifacts/weights", None, ("artifact", "pentagon", "weights")),
         ("POST", "/v1/trust", {"trusted": True}, ("trust", True)),
+        ("POST", "/v1/pace", {"by_hand": True}, ("pace", True)),
     ],
 )
 def test_every_verb_is_asked_and_its_answer_signed(house, method, target, body, heard):

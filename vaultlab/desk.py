@@ -33,6 +33,7 @@ from vaultlab.protocol import (
     Hello,
     Noted,
     Outcome,
+    PaceAsk,
     PlanAsk,
     Planned,
     PlannedBlock,
@@ -46,7 +47,7 @@ from vaultlab.protocol import (
 )
 from vaultlab.result import Ask, Refusal
 from vaultlab.survey import Item, Survey, as_typed
-from vaultlab.vault import files
+from vaultlab.vault import files, presence
 from vaultlab.vault.find import same_name
 from vaultlab.vault.journal import Journal
 from vaultlab.vault.presence import Request
@@ -61,6 +62,7 @@ or be far away."""
 _LOOK_S = 0.05
 _HERE_S = 60.0
 _UNTRUSTED = "This vault is not trusted on this machine, so nothing in it runs by itself."
+_BY_HAND = "The plugin's settings say that blocks run only when they are asked to."
 _NO_PART = ("This note takes no part, so nothing in it runs.", "Add to its properties: `tags: [experiment]`")
 _DATA = "data"
 
@@ -118,6 +120,7 @@ class Desk:
             edit=self.edit,
             artifact=self.artifact,
             trust=self.trust,
+            pace=self.pace,
         )
 
     # -- what there is
@@ -142,6 +145,7 @@ class Desk:
             ),
             trusted=trust.trusted(self.daemon.root),
             trust=trust.MEANS,
+            by_hand=presence.by_hand(self.daemon.root),
             notices=tuple(notice for notice in notices if notice),
         )
 
@@ -340,13 +344,20 @@ class Desk:
         self.daemon.changes.news.set()
         return Noted()
 
+    def pace(self, ask: PaceAsk) -> Noted:
+        presence.run_by_hand(self.daemon.root, ask.by_hand)
+        self.restrain()
+        self.daemon.changes.news.set()
+        return Noted()
+
     def restrain(self, elsewhere: str | None = None) -> None:
         """See whether what is new may run by itself; `elsewhere` is the other machine whose daemon has this vault."""
         if elsewhere is not None:
             self._elsewhere = elsewhere
         untrusted = "" if trust.trusted(self.daemon.root) else _UNTRUSTED
         taken = f"The daemon of {self._elsewhere} has this vault: here only what is asked for by hand runs."
-        self.daemon.restraint = untrusted or (taken if self._elsewhere else "")
+        by_hand = _BY_HAND if presence.by_hand(self.daemon.root) else ""
+        self.daemon.restraint = untrusted or (taken if self._elsewhere else "") or by_hand
 
     # -- what the daemon tells
 

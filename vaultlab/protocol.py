@@ -92,6 +92,8 @@ class Hello(Wire):
     queue: Queue
     trusted: bool = True
     trust: str = ""
+    by_hand: bool = False
+    """Blocks run only when they are asked to."""
     notices: tuple[str, ...] = ()
 
 
@@ -270,6 +272,12 @@ class TrustAsk(Wire):
     trusted: bool
 
 
+class PaceAsk(Wire):
+    """Run blocks only when they are asked to, or by themselves too when they are new or changed."""
+
+    by_hand: bool
+
+
 class Noted(Wire):
     """Understood; there is nothing to say."""
 
@@ -304,6 +312,7 @@ class Verbs:
     edit: Callable[[str, Outcome], Noted | None]
     artifact: Callable[[str, str], Artifact | None]
     trust: Callable[[TrustAsk], Noted]
+    pace: Callable[[PaceAsk], Noted]
 
 
 @dataclass(frozen=True)
@@ -330,6 +339,7 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/edits/{edit}", "edit", "What became of an edit asked by an event.", Noted, Outcome),
     Endpoint("GET", "/v1/blocks/{block}/artifacts/{name}", "artifact", "A figure of a result, or its data.", Artifact),
     Endpoint("POST", "/v1/trust", "trust", "Trust this vault, or no longer.", Noted, TrustAsk),
+    Endpoint("POST", "/v1/pace", "pace", "Run what changes by itself, or only by hand.", Noted, PaceAsk),
     Endpoint("GET", "/v1/openapi.json", "openapi", "This document.", OpenApi),
 )
 PARAMS = {

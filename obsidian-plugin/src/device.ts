@@ -4,7 +4,6 @@ import type { App } from "obsidian";
 import type { Keys } from "./client";
 
 const PAIRED = "vaultlab-paired";
-const BY_HAND = "vaultlab-by-hand";
 const PRESENCE = /(^|\/)daemon-[a-z0-9-]+\.json$/;
 
 /** A daemon as it says in the vault that it is there; no secret and no host. `beat` in seconds since the epoch. */
@@ -22,15 +21,6 @@ interface Paired {
 
 export class Device {
   constructor(private readonly app: App) {}
-
-  /** Whether blocks run only when they are asked to. */
-  get byHand(): boolean {
-    return this.app.loadLocalStorage(BY_HAND) === true;
-  }
-
-  set byHand(yes: boolean) {
-    this.app.saveLocalStorage(BY_HAND, yes || null);
-  }
 
   /** The machine whose daemon we are paired with. */
   get machine(): string | null {

@@ -125,6 +125,12 @@ export class Lab implements Listener {
     await this.link.greet();
   }
 
+  /** Say whether blocks run only when they are asked to. */
+  async pace(by_hand: boolean): Promise<void> {
+    await this.daemon.ask("POST", "/v1/pace", { by_hand });
+    await this.link.greet();
+  }
+
   happened(events: readonly Event[], missed: boolean): void {
     const touched = new Set(events.map((event) => event.path).filter((path) => path !== null));
     for (const event of events) this.heard(event);

@@ -1,6 +1,6 @@
 /** The plugin's life: what is begun here ends with it. */
 
-import { FileSystemAdapter, Platform, Plugin, debounce } from "obsidian";
+import { Platform, Plugin, debounce } from "obsidian";
 import { BlockView, type Hands } from "./blockView";
 import { addCommands, goto } from "./commands";
 import { Completion, hovering } from "./complete";
@@ -10,8 +10,10 @@ import { Lab } from "./lab";
 import { LAB_VIEW, LabView } from "./labView";
 import { marked } from "./marks";
 import { Notes } from "./notes";
-import { Pairing, Settings, Trusting } from "./settings";
+import { command, Pairing } from "./pairing";
+import { Settings } from "./settings";
 import { statusWords } from "./status";
+import { Trusting } from "./trusting";
 
 const SAVED_MS = 500;
 
@@ -26,7 +28,7 @@ export default class Vaultlab extends Plugin {
       pair: () => new Pairing(this.app, device, lab).open(),
       trust: () => new Trusting(this.app, lab).open(),
       goto: (path, line) => void goto(lab, path, line),
-      command: () => this.command(),
+      command: () => command(this.app, "watch"),
     };
     this.registerMarkdownCodeBlockProcessor("vaultlab", (source, el, context) => {
       context.addChild(new BlockView(el, source, context, lab, hands));
@@ -68,11 +70,5 @@ export default class Vaultlab extends Plugin {
     const leaf = workspace.getLeavesOfType(LAB_VIEW)[0] ?? workspace.getRightLeaf(false);
     await leaf?.setViewState({ type: LAB_VIEW, active: true });
     if (leaf) await workspace.revealLeaf(leaf);
-  }
-
-  private command(): string {
-    const { adapter } = this.app.vault;
-    const path = adapter instanceof FileSystemAdapter ? adapter.getBasePath() : this.app.vault.getName();
-    return `vaultlab watch "${path}"`;
   }
 }

@@ -121,7 +121,7 @@ test("with no daemon it says how to start one, and the last result stays", async
   house.daemon.gone = true;
   house.daemon.restart();
   await vi.waitFor(() => expect(text(element, "state")).toBe("No daemon"));
-  expect(text(element, "command")).toBe('vaultlab watch "/vaults/Notes"');
+  expect(text(element, "command")).toBe("vaultlab watch /vaults/Notes");
   expect(text(element, "claims")).toContain("supported");
   house.daemon.gone = false;
   press(element, "Try again");

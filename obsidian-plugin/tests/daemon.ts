@@ -26,6 +26,7 @@ export class Daemon {
   readonly asked: { method: string; target: string; body: unknown }[] = [];
   port = 4711;
   trusted = true;
+  byHand = false;
   /** What is said of a note's text. */
   plan: (path: string, text: string) => Partial<Planned> = () => ({});
   /** Status and answer of a request that is not as usual. */
@@ -109,6 +110,7 @@ export class Daemon {
       return [200, { takes_part: true, problems: [], blocks: [], ...this.plan(note, text) }, this.key];
     }
     if (path === "/v1/runs") return [200, { run: "1", place: 1, why: "" }, this.key];
+    if (path === "/v1/pace") this.byHand = (body as { by_hand: boolean }).by_hand;
     if (path === "/v1/trust") this.trusted = (body as { trusted: boolean }).trusted;
     return [200, {}, this.key];
   }
@@ -117,7 +119,7 @@ export class Daemon {
     const queue = { queued: 0, running: null };
     const last = `${this.epoch}.${this.count}`;
     const who = { protocol: 1, version: "0.1.0", epoch: this.epoch, last, vault: "Notes", machine: MACHINE };
-    return { ...who, devices: ["cpu"], models: this.models, queue, trusted: this.trusted, trust: "It runs here.", notices: [] };
+    return { ...who, devices: ["cpu"], models: this.models, queue, trusted: this.trusted, trust: "It runs here.", by_hand: this.byHand, notices: [] };
   }
 
   private async happened(query: URLSearchParams): Promise<object> {

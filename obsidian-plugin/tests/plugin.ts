@@ -23,7 +23,8 @@ export class House {
     this.plugin = new Vaultlab(this.app as unknown as RealApp, {} as never) as unknown as Plugin;
   }
 
-  static async open(files: Record<string, string>, paired = true): Promise<House> {
+  /** `key only`: paired, and not waited for. */
+  static async open(files: Record<string, string>, paired: boolean | "key only" = true): Promise<House> {
     const house = new House(files);
     const { app, daemon } = house;
     await app.vault.look();
@@ -32,7 +33,7 @@ export class House {
       app.saveLocalStorage("vaultlab-paired", { device: daemon.device, machine: MACHINE });
     }
     house.plugin.load();
-    if (paired) await vi.waitFor(() => daemonHeard(daemon));
+    if (paired === true) await vi.waitFor(() => daemonHeard(daemon));
     return house;
   }
 

@@ -105,6 +105,24 @@ def _asked(root: Path) -> Path:
     return home(root) / "asked"
 
 
+def by_hand(root: Path) -> bool:
+    """Whether this vault's owner wants its blocks to run only when they are asked to, on this machine."""
+    return _by_hand(root).exists()
+
+
+def run_by_hand(root: Path, yes: bool) -> None:
+    """Run its blocks only when they are asked to, from now on, or no longer."""
+    if yes:
+        made(home(root))
+        replace(_by_hand(root), b"")
+    else:
+        _by_hand(root).unlink(missing_ok=True)
+
+
+def _by_hand(root: Path) -> Path:
+    return home(root) / "by-hand"
+
+
 def queue_of(root: Path) -> Path:
     """The file of this vault's queue."""
     return made(home(root)) / "jobs.sqlite"

@@ -623,12 +623,54 @@ export class Plugin extends Component {
   }
 }
 
+interface Definition {
+  name: string;
+  desc?: string;
+  visible?: () => boolean;
+  action?: () => void;
+  control?: { type: string; key: string; options?: Record<string, string>; disabled?: () => boolean };
+}
+
+/** Draws what is declared, whenever it is told to. */
 export class PluginSettingTab {
   readonly containerEl = document.createElement("div");
 
   constructor(readonly app: App) {}
 
-  update(): void {}
+  getSettingDefinitions(): Definition[] {
+    return [];
+  }
+
+  getControlValue(_key: string): unknown {
+    return undefined;
+  }
+
+  setControlValue(_key: string, _value: unknown): void | Promise<void> {}
+
+  update(): void {
+    this.containerEl.replaceChildren();
+    for (const one of this.getSettingDefinitions()) {
+      if (one.visible?.() === false) continue;
+      const setting = new Setting(this.containerEl).setName(one.name).setDesc(one.desc ?? "");
+      if (one.action) setting.addButton((button) => button.setButtonText(one.name).onClick(() => one.action?.()));
+      if (one.control) setting.controlEl.append(this.control(one.control));
+    }
+  }
+
+  private control({ type, key, options = {}, disabled }: NonNullable<Definition["control"]>): HTMLElement {
+    const input = document.createElement(type === "dropdown" ? "select" : "input");
+    input.disabled = disabled?.() ?? false;
+    if (input instanceof HTMLSelectElement) {
+      for (const [value, text] of Object.entries(options)) input.append(new Option(text, value));
+      input.value = String(this.getControlValue(key));
+      input.addEventListener("change", () => void this.setControlValue(key, input.value));
+    } else {
+      input.type = "checkbox";
+      input.checked = this.getControlValue(key) === true;
+      input.addEventListener("change", () => void this.setControlValue(key, input.checked));
+    }
+    return input;
+  }
 }
 
 export class Modal {

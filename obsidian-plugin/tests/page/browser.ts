@@ -39,10 +39,10 @@ export class Browser {
   }
 
   /** The page as it is, in light and in dark. */
-  async shoot(name: string): Promise<void> {
+  async shoot(name: string, fullPage = false): Promise<void> {
     for (const theme of ["light", "dark"]) {
       await this.page.evaluate((one) => (document.body.className = `theme-${one}`), theme);
-      await this.page.screenshot({ path: `${SHOTS}/${name}.${theme}.png`, animations: "disabled" });
+      await this.page.screenshot({ path: `${SHOTS}/${name}.${theme}.png`, animations: "disabled", fullPage });
     }
   }
 
