@@ -5,7 +5,7 @@ import type { Page, Verdict } from "./page";
 import type { Block, Event, Experiment, Planned, Problem } from "./protocol";
 
 export type Tone = "fresh" | "refuted" | "undecided" | "stale" | "waiting" | "running" | "failed" | "quiet";
-export type Action = "run" | "cancel" | "open" | "why" | "pair" | "trust" | "retry" | "copy" | "explore";
+export type Action = "run" | "cancel" | "open" | "why" | "pair" | "trust" | "retry" | "copy" | "explore" | "partake";
 
 export interface Seen {
   state: State;
@@ -73,11 +73,10 @@ function stands(seen: Seen): Standing {
   if (!planned) return LOOKING;
   if (event) return underway(event);
   const [problem] = [...(block?.problems ?? []), ...planned.problems];
-  if (problem) return wrong(problem);
-  if (!planned.takes_part) {
-    const hint = "Add the tag “experiment” to its properties.";
-    return { tone: "quiet", state: "Not taking part", detail: "This note's blocks do not run yet.", hint };
+  if (!planned.takes_part && planned.partake) {
+    return { tone: "quiet", state: "Not taking part", detail: problem?.message ?? "", actions: ["partake"] };
   }
+  if (problem) return wrong(problem);
   if (!block) return seen.typed ? { tone: "quiet", state: "Not a block here", detail: PLAIN } : LOOKING;
   if (block.run) return { tone: "waiting", state: "Queued", detail: block.why, actions: ["cancel"] };
   const settled = asItStands(block, seen.page?.verdict ?? null);
@@ -110,7 +109,7 @@ function apart(state: State, page: Page | null): Standing {
 
 export function clocks(seconds: number): string {
   const far = Math.abs(seconds) < 90 ? `${Math.abs(seconds)} s` : `${Math.round(Math.abs(seconds) / 60)} min`;
-  return `This device's clock and the daemon's are ${far} apart: set the wrong one.`;
+  return `This device's clock and the daemon's are ${far} apart: set whichever is wrong.`;
 }
 
 export function update(side: "plugin" | "daemon"): string {

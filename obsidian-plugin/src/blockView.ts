@@ -14,6 +14,7 @@ import { sha256 } from "./sign";
 export interface Hands {
   pair: () => void;
   trust: () => void;
+  partake: (path: string) => void;
   goto: (path: string, line: number) => void;
   /** What to type to start the daemon of this vault. */
   command: () => string;
@@ -43,6 +44,7 @@ const LABELS: Record<Action, string> = {
   trust: "Trust this vault…",
   retry: "Try again",
   copy: "Copy command",
+  partake: "Let this note take part…",
   explore: "Explore the figure",
 };
 
@@ -56,6 +58,7 @@ export class BlockView extends MarkdownRenderChild {
   private figure: FigureView | null = null;
   private figureOf = "";
   private card!: HTMLElement;
+  private status!: HTMLElement;
 
   constructor(
     container: HTMLElement,
@@ -71,6 +74,7 @@ export class BlockView extends MarkdownRenderChild {
     const { app } = this.lab.desk;
     this.containerEl.addClass("vaultlab-block");
     this.card = this.containerEl.createDiv();
+    this.status = this.containerEl.createDiv({ cls: "vaultlab-unseen", attr: { role: "status" } });
     this.register(this.lab.watch(this.path, () => this.render()));
     this.registerEvent(
       app.metadataCache.on("changed", (file) => {
@@ -126,7 +130,6 @@ export class BlockView extends MarkdownRenderChild {
   private draw(seen: Sight): void {
     const { containerEl, card } = this;
     const focused = card.querySelector<HTMLElement>("button:focus")?.dataset.action;
-    const status = card.querySelector(".vaultlab-state")?.textContent;
     card.empty();
     containerEl.dataset.tone = seen.tone;
     containerEl.setAttrs({ role: "group", "aria-label": `Experiment: ${seen.title}` });
@@ -134,7 +137,10 @@ export class BlockView extends MarkdownRenderChild {
     setIcon(head.createSpan({ cls: "vaultlab-icon", attr: { "aria-hidden": "true" } }), ICONS[seen.tone]);
     const name = head.createDiv("vaultlab-name");
     name.createSpan({ cls: "vaultlab-title", text: seen.title });
-    name.createSpan({ cls: "vaultlab-state", text: seen.state, attr: status === seen.state ? {} : { role: "status" } });
+    name.createSpan({ cls: "vaultlab-state", text: seen.state });
+    // A screen reader is told when this changes, and only then: not with every step of a run.
+    const said = `${seen.title}: ${seen.state}`;
+    if (this.status.textContent !== said) this.status.setText(said);
     if (seen.what) card.createDiv({ cls: "vaultlab-what", text: seen.what });
     list(card, "vaultlab-fields", seen.fields);
     claims(card, seen.claims);
@@ -157,11 +163,12 @@ export class BlockView extends MarkdownRenderChild {
     if (detail) prose(details.createSpan("vaultlab-detail"), detail);
     if (hint) prose(details.createSpan("vaultlab-hint"), hint);
     if (command) details.createEl("code", { cls: "vaultlab-command", text: this.hands.command() });
-    if (this.explained) this.explain(details);
+    if (this.explained) this.explain(details, detail);
   }
 
-  private explain(details: HTMLElement): void {
-    prose(details.createSpan("vaultlab-detail"), this.block?.why || "Nothing that it asks has changed since it ran.");
+  private explain(details: HTMLElement, said: string): void {
+    const why = this.block?.why || "Nothing that it asks has changed since it ran.";
+    if (why !== said) prose(details.createSpan("vaultlab-detail"), why);
     for (const [text, part] of PARTS) {
       const link = details.createEl("a", { text, href: "#" });
       link.addEventListener("click", (event) => {
@@ -196,6 +203,7 @@ export class BlockView extends MarkdownRenderChild {
       else if (action === "pair") this.hands.pair();
       else if (action === "trust") this.hands.trust();
       else if (action === "retry") this.lab.link.retry();
+      else if (action === "partake") this.hands.partake(this.path);
       else if (action === "copy") await this.copy();
     } catch (error) {
       if (error instanceof Refusal) this.said = error;
@@ -257,13 +265,14 @@ function list(container: HTMLElement, cls: string, items: readonly string[]): vo
 
 function claims(container: HTMLElement, found: Sight["claims"]): void {
   if (!found.length) return;
+  const judged = found.some((claim) => claim.verdict);
   const list = container.createEl("ul", { cls: "vaultlab-claims", attr: { "aria-label": "Claims" } });
   for (const { text, verdict } of found) {
     const item = list.createEl("li", { attr: { "data-verdict": verdict ?? "none" } });
     setIcon(item.createSpan({ attr: { "aria-hidden": "true" } }), verdict ? VERDICTS[verdict] : "minus");
     const claim = item.createDiv();
     claim.createSpan({ text });
-    claim.createSpan({ cls: "vaultlab-aside", text: verdict ?? "not judged yet" });
+    if (judged) claim.createSpan({ cls: "vaultlab-aside", text: verdict ?? "not judged yet" });
   }
 }
 

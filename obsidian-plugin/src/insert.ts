@@ -148,7 +148,7 @@ class Form extends Modal {
 }
 
 /** A note takes part by its tag: where it lacks it, ask. */
-async function offerTag(app: App, lab: Lab, edits: Edits, path: string): Promise<void> {
+export async function offerTag(app: App, lab: Lab, edits: Edits, path: string): Promise<void> {
   await lab.look(path);
   const partake = lab.known(path)?.planned.partake;
   if (!partake) return;

@@ -2,10 +2,11 @@
 
 import { Platform, Plugin, debounce } from "obsidian";
 import { BlockView, type Hands } from "./blockView";
-import { addCommands, goto } from "./commands";
+import { addCommands, goto, said } from "./commands";
 import { Completion, hovering } from "./complete";
 import { Device } from "./device";
 import { Edits } from "./edits";
+import { offerTag } from "./insert";
 import { Lab } from "./lab";
 import { LAB_VIEW, LabView } from "./labView";
 import { marked } from "./marks";
@@ -27,6 +28,7 @@ export default class Vaultlab extends Plugin {
     const hands: Hands = {
       pair: () => new Pairing(this.app, device, lab).open(),
       trust: () => new Trusting(this.app, lab).open(),
+      partake: (path) => void said(offerTag(this.app, lab, edits, path)),
       goto: (path, line) => void goto(lab, path, line),
       command: () => command(this.app, "watch"),
     };

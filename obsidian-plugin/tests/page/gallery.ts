@@ -54,7 +54,7 @@ const CASES: Case[] = [
   { name: "running", event: { kind: "running", phase: "training", done: 1200, total: 3000, eta_s: 12 } },
   { name: "failed", block: { state: "failed", why: "The loss became infinite after 812 steps.", last: held } },
   { name: "cannot run", block: { state: "error", problems: [problem("`superposition` has no field `sparsty`.", "Did you mean `sparsity`?", 12)] } },
-  { name: "takes no part", planned: { takes_part: false, problems: [problem("This note takes no part, so nothing in it runs.", "Add to its properties: `tags: [experiment]`")] } },
+  { name: "takes no part", planned: { takes_part: false, partake: { base_sha256: "", offset: 0, insert: "" }, problems: [problem("This note takes no part, so nothing in it runs.", "Add to its properties: `tags: [experiment]`")] } },
   { name: "untrusted", state: { is: "connected", hello: hello(false) }, block: { state: "missing" } },
   { name: "not paired", state: { is: "unpaired" } },
   { name: "no daemon", state: { is: "absent" } },
@@ -70,7 +70,7 @@ async function draw(container: HTMLElement, one: Case): Promise<void> {
   const nothing = { problems: [], fields: FIELDS, run: null, last: null, edit: null, why: "" };
   const first = { id: ID, experiment: "superposition", title: TITLE, start: 1, end: 9, sha256: await sha256(SOURCE) };
   const block: Block = { state: "missing", ...first, ...nothing, ...one.block };
-  const planned = { takes_part: true, problems: [], blocks: [block], part: null, ...one.planned };
+  const planned = { takes_part: true, problems: [], blocks: [block], partake: null, ...one.planned };
   const quiet = { number: "", path: PATH, id: ID, run: "1", place: null, why: "", phase: "", done: null, total: null };
   const event = one.event && { ...quiet, eta_s: null, memory_bytes: null, problem: null, edit: null, kind: "running", ...one.event };
   const lab = {
@@ -82,7 +82,7 @@ async function draw(container: HTMLElement, one: Case): Promise<void> {
     event: () => event ?? null,
     problem: () => one.problem ?? null,
   };
-  const hands = { pair: () => undefined, trust: () => undefined, goto: () => undefined, command: () => "vaultlab watch /home/you/Notes" };
+  const hands = { pair: () => undefined, trust: () => undefined, goto: () => undefined, partake: () => undefined, command: () => "vaultlab watch /home/you/Notes" };
   const context = { sourcePath: PATH, getSectionInfo: () => null };
   const element = container.createDiv();
   new BlockView(element, SOURCE, context as unknown as MarkdownPostProcessorContext, lab as unknown as Lab, hands).load();
