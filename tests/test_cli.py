@@ -51,6 +51,12 @@ class Typed:
         self.code, self.out, self.error = found.exit_code, found.output, found.exception
 
     @property
+    def said(self) -> str:
+        """What went wrong, as `main` would print it."""
+        assert isinstance(self.error, VaultlabError), self.out
+        return f"{self.error.message} {self.error.hint}"
+
+    @property
     def json(self) -> object:
         return json.loads(self.out)
 
@@ -270,3 +276,34 @@ def test_a_large_sweep_asks_whoever_is_there(home: Path, vault: Path, monkeypatc
         assert "Metrics" in (vault / "vaultlab/two.md").read_text()
     finally:
         owner.unlink()
+
+
+def test_stress_tries_the_claims_and_says_what_nonsense_passes(home: Path, vault: Path) -> None:
+    note = vault / "Note.md"
+    note.write_text(note.read_text().replace("  - represented >= 1\n", "  - loss < 0.04\n  - every norm < 9\n"))
+    found = Typed("stress", "two", "--vault", vault, "--runs", 4, "--json")
+    assert found.code == FAILS  # a claim that an untrained model fulfils says nothing
+    said = json.loads(found.out[found.out.index("{") :])
+    assert said["problem"] is None
+    assert (said["stress"]["runs"], said["stress"]["controls"]) == (4, 4)
+    loss, norm = said["stress"]["claims"]
+    assert (norm["held"], norm["nonsense"]) == (4, 4)
+    assert loss["nonsense"] <= 2
+    again = Typed("stress", "two", "--vault", vault, "--runs", 4).out
+    assert "every norm < 9: holds in 4 of 4" in again
+    assert "✗ every norm < 9 also holds for an untrained model (4 of 4): it says nothing about training" in again
+    assert "Under stress: " in (vault / "vaultlab/two.md").read_text()
+    assert Typed("check", vault).code == 0
+
+
+def test_stress_that_cannot_be_is_refused_with_its_mend(home: Path, vault: Path) -> None:
+    assert "Did you mean `two`" in Typed("stress", "tow", "--vault", vault).said
+    note = vault / "Note.md"
+    text = note.read_text()
+    note.write_text(text.partition("expect:")[0] + "```\n")
+    assert "`two` has no claim to try" in Typed("stress", "two", "--vault", vault).said
+    note.write_text(text.replace("steps: 200", "sweep: {steps: [100, 200, 300]}").replace(">= 1", "rises with steps"))
+    many = Typed("stress", "two", "--vault", vault, "--runs", 100).said
+    assert "These would be 300 runs" in many
+    assert "vaultlab stress two --runs 66" in many
+    assert not (vault / "vaultlab").exists()

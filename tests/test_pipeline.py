@@ -1,6 +1,7 @@
 """The journey of a vault, with a plain function in the worker's place."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from vaultlab.catalogue import Catalogue, Entry
 from vaultlab.pipeline import Outcome, Pipeline, Selection
 from vaultlab.result import Answer, Ask, Check, Failure, Figure, Metric, Point, Refusal, Result
+from vaultlab.stress import trial
 from vaultlab.survey import Survey, survey
 from vaultlab.vault.journal import Journal
 
@@ -19,6 +21,7 @@ DOUBLE = Entry(
     schema={
         "properties": {
             "number": {"type": "number", "default": 1},
+            "slack": {"type": "number", "default": 0.5, "stress": [0, 1]},
             "text": {"type": "string", "kind": "text", "default": "python-help"},
             "model": {"type": "string", "kind": "model", "default": "tiny"},
         }
@@ -29,6 +32,7 @@ DOUBLE = Entry(
     ),
     figures={"plot": "a line"},
     examples=({"id": "two", "title": "Two", "fields": {"number": 1}, "expect": ["twice = 2"], "texts": {}},),
+    nonsense={"what": "no number", "about": "doubling", "fields": {"slack": -1}},
 )
 NOTE = """---
 tags: [experiment]
@@ -59,7 +63,7 @@ def answer(ask: Ask, *_: object) -> Answer:
     figure = Figure("svg", f"<svg>{number}</svg>".encode(), "a line")
     key = f"key-{number}-{ask.texts['text'].sha256[:6]}"
     points = tuple(
-        Point(fields, f"{key}-{at}", False, (Metric("twice", 2 * float(fields["number"]), headline=True),), ())
+        Point(fields, f"{key}-{at}", False, (Metric("twice", _twice(number, fields), headline=True),), ())
         for at, fields in enumerate(ask.points)
     )
     return Result(
@@ -77,6 +81,12 @@ def answer(ask: Ask, *_: object) -> Answer:
         },
         points=points,
     )
+
+
+def _twice(number: float, fields: Mapping[str, object]) -> float:
+    """Of too much slack one too many, of nonsense always four."""
+    slack = float(fields.get("slack", 0.5))
+    return 4.0 if slack < 0 else 2 * float(fields.get("number", number)) + (slack > 0.7)
 
 
 class Bed:
@@ -585,3 +595,95 @@ def test_killed_between_any_two_writes_the_next_render_makes_it_whole(bed: Bed, 
             assert calls > 30
             return
     raise AssertionError("it never came to an end")
+
+
+# -- stress
+
+STRESSED = NOTE.replace("  - twice = 2\n", "  - twice = 2\n  - twice > 1\n")
+
+
+def stress(bed: Bed, runs: int = 40) -> Outcome:
+    seen = bed.look()
+    (item,) = seen.items
+    tried = trial(DOUBLE, item.fields, tuple(item.block.sweep), runs)
+    bed.asked.clear()
+    later = lambda: 2e9 * 2  # noqa: E731
+    return Pipeline(bed.look, bed.ask, now=later, sleep=lambda s: None).one(seen, item, Selection(), tried)
+
+
+def test_stress_says_where_a_claim_breaks_and_what_holds_for_nonsense_too(bed: Bed) -> None:
+    bed.write("Note.md", STRESSED)
+    outcome = stress(bed)
+    assert [len(ask.points) for ask in bed.asked] == [0, 45]
+    assert not bed.asked[1].figures
+    assert outcome.stress is not None
+    first, second = outcome.stress.claims
+    assert (first.held, first.where, first.nonsense) == (29, "where slack ≥ 0.7", 0)
+    assert first.counts == "11 of 11 there, 0 of 29 elsewhere"
+    assert (second.held, second.where, second.nonsense) == (40, "", 5)
+    assert outcome.stress.empty == (second,)
+    page = bed.page()
+    said = "twice holds in 29 of 40 variations, breaks where slack ≥ 0.7 · 1 other holds in all 40"
+    assert f"> Under stress: {said}  \n" in page
+    assert "> ✗ also holds for no number, so it says nothing about doubling: twice" in page
+    section = page.partition("## Stress\n")[2].partition("\n## ")[0]
+    assert "40 variations: slack from 0 to 1." in section
+    assert "| twice = 2 | 29 of 40 | where slack ≥ 0.7 (11 of 11 there, 0 of 29 elsewhere) | 0 of 5 |" in section
+    assert "\n^stress\n" in section
+    assert "![[vaultlab/two#^result]]" in bed.read("Note.md")
+
+
+def test_stress_stays_until_the_block_asks_something_else(bed: Bed) -> None:
+    bed.write("Note.md", STRESSED)
+    stress(bed)
+    before = bed.everything()
+    assert bed.render() == []
+    bed.render(id="two")
+    assert bed.everything() == before
+    # A claim that goes takes its line with it; the others were tried on the same ask.
+    bed.write("Note.md", NOTE)
+    bed.render()
+    assert "Under stress: twice holds in 29 of 40" in bed.page()
+    assert "says nothing" not in bed.page()
+    bed.answer = lambda ask, *_: Failure(ask.id, "environment", "No memory.")
+    bed.render(force=True)
+    assert "No memory" in bed.page()
+    assert "Under stress" in bed.page()
+    bed.answer = answer
+    bed.render()
+    assert "Under stress: twice holds in 29 of 40" in bed.page()
+    bed.write("Note.md", NOTE.replace("number: 1", "number: 1.0001"))
+    bed.render()
+    assert "tress" not in bed.page()
+
+
+def test_stress_of_a_sweep_judges_each_variation_over_its_points(bed: Bed) -> None:
+    swept = NOTE.replace("number: 1\n", "sweep: {number: [1, 2, 3]}\n").replace("twice = 2", "twice rises with number")
+    bed.write("Note.md", swept.replace("rises with number\n", "rises with number\n  - max of twice < 6.5\n"))
+    outcome = stress(bed)
+    assert outcome.problem == ""
+    assert [len(ask.points) for ask in bed.asked] == [3, 135]
+    assert outcome.stress is not None
+    rises, most = outcome.stress.claims
+    assert (rises.held, rises.nonsense) == (40, 0)  # nonsense is 4 everywhere: it does not rise
+    assert (most.held, most.where, most.nonsense) == (29, "where slack ≥ 0.7", 5)
+
+
+def test_what_the_variations_come_to_is_no_failure_of_the_block(bed: Bed) -> None:
+    bed.write("Note.md", STRESSED)
+    bed.render()
+    before = bed.everything()
+    refused = Refusal("two", "`slack` is −1, which is out of range.", "It takes a number from 0.")
+    bed.answer = lambda ask, *_: refused if ask.points else answer(ask)
+    outcome = stress(bed)
+    assert outcome.problem == "A variation cannot be run: `slack` is −1, which is out of range."
+    assert bed.everything() == before
+
+
+def test_a_note_whose_record_somebody_changed_has_no_stress(bed: Bed) -> None:
+    bed.write("Note.md", STRESSED)
+    stress(bed)
+    path = bed.root / "vaultlab/two.md"
+    path.write_text(path.read_text().replace('"runs": 40', '"runs": "many"'))
+    bed.render(id="two")
+    assert "## Stress" not in bed.page()

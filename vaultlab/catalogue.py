@@ -128,6 +128,11 @@ def is_number(schema: Mapping[str, Any]) -> bool:
     return any(arm.get("type") in ("integer", "number") for arm in _arms(schema))
 
 
+def is_whole(schema: Mapping[str, Any]) -> bool:
+    """Whether the number that a field takes is a whole one."""
+    return any(arm.get("type") == "integer" for arm in _arms(schema))
+
+
 def wanted(schema: Mapping[str, Any]) -> str:
     """What a field takes, from its JSON schema, in words: `a whole number from 1 to 64`."""
     arms = _arms(schema)

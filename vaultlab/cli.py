@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vaultlab import __version__, terminal
-from vaultlab.commands import bench, models, plugin, service, vault, watch
+from vaultlab.commands import bench, models, plugin, service, stress, vault, watch
 from vaultlab.commands.words import MACHINE, USE
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.process import logs
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 _VERBS: tuple[Callable[..., None], ...] = (
     *(vault.render, vault.check, vault.accept, vault.why, vault.clean, vault.init),
+    stress.stress,
     *(watch.watch, watch.status, watch.pair, watch.stop),
     *(bench.run, bench.experiments, bench.new, bench.doctor),
 )

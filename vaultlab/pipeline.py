@@ -12,9 +12,11 @@ from pathlib import Path
 from vaultlab import claims, verdicts
 from vaultlab.errors import NoteError, RunError, VaultError, VaultlabError
 from vaultlab.notes import page, parse, splice
+from vaultlab.notes.answer import Stress
 from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown
 from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Refusal, Result, Verdict
+from vaultlab.stress import Trial
 from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, failed_ask, models_of
 from vaultlab.vault import config as configuration
 from vaultlab.vault import files
@@ -77,6 +79,7 @@ class Outcome:
     machine: bool = False
     wrote: bool = False
     seconds: float = 0.0
+    stress: Stress | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -123,11 +126,12 @@ class Pipeline:
     def _untried(self, item: Item) -> bool:
         return (item.id or item.path, item.lab_ask, item.card) not in self.tried
 
-    def one(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
-        """Run this block of the survey and write what came out. What goes wrong is said in the outcome."""
+    def one(self, survey: Survey, item: Item, selection: Selection, trial: Trial | None = None) -> Outcome:
+        """Run this block of the survey, with a `trial` its variations too, and write what came out. What goes wrong is
+        said in the outcome."""
         started = self.now()
         try:
-            outcome = self._block(survey, item, selection)
+            outcome = self._block(survey, item, selection, trial)
         except VaultlabError as error:
             outcome = Outcome(item, problem=error.message, hint=error.hint, machine=isinstance(error, RunError))
         except Exception as error:  # one of the two broad ones: one author's note never stops another's
@@ -136,7 +140,7 @@ class Pipeline:
             outcome = Outcome(item, problem=said, hint="`vaultlab doctor` says where the log is.", machine=True)
         return replace(outcome, seconds=self.now() - started)
 
-    def _block(self, survey: Survey, item: Item, selection: Selection) -> Outcome:
+    def _block(self, survey: Survey, item: Item, selection: Selection, trial: Trial | None) -> Outcome:
         if item.state == "error":
             first = item.problems[0]
             with self.alone():
@@ -144,17 +148,29 @@ class Pipeline:
             return Outcome(item, problem=first.message, hint=first.hint, line=first.line, wrote=wrote)
         assert item.ask is not None
         ask = replace(item.ask, force=selection.force)
-        ask = insisted(ask) if selection.by_hand else ask
+        ask = insisted(ask) if selection.by_hand or trial else ask
         answer = self.ask(ask, lambda progress: self.progress(item, progress))
+        stress = self._tried(item, trial) if trial and isinstance(answer, Result) else None
         with self.alone():
             # What the result note says may have changed meanwhile: a verdict was accepted, another run was quicker.
             standing = files.look_again(survey.root / survey.config.folder / f"{item.id}.md")
             stored = page.read(standing.decode("utf-8", "replace")) if standing is not None else None
-            return self._answered(survey, replace(item, stored=stored), answer, by_hand=selection.id is not None)
+            item = replace(item, stored=stored)
+            if isinstance(answer, Result):
+                return self._result(survey, item, answer, stress, by_hand=selection.id is not None)
+            return self._came_to_nothing(survey, item, answer)
 
-    def _answered(self, survey: Survey, item: Item, answer: Answer, *, by_hand: bool) -> Outcome:
-        if isinstance(answer, Result):
-            return self._result(survey, item, answer, by_hand=by_hand)
+    def _tried(self, item: Item, trial: Trial) -> Stress:
+        """What becomes of the block's claims in the variations. What they come to is not the block's own failure."""
+        assert item.ask is not None
+        answer = self.ask(insisted(trial.ask(item.ask)), lambda progress: self.progress(item, progress))
+        if isinstance(answer, Refusal):
+            raise NoteError(f"A variation cannot be run: {answer.message}", answer.hint)
+        if isinstance(answer, Failure):
+            raise RunError(f"The variations could not be run: {answer.message}", answer.hint)
+        return trial.found(answer, item.block.expect, item.known)
+
+    def _came_to_nothing(self, survey: Survey, item: Item, answer: Refusal | Failure) -> Outcome:
         line = item.block.line_of(answer.field if isinstance(answer, Refusal) else None)
         final = isinstance(answer, Refusal) or answer.kind == "deterministic"
         wrote, machine = False, isinstance(answer, Failure) and answer.kind == "environment"
@@ -166,7 +182,7 @@ class Pipeline:
 
     # -- results ---------------------------------------------------------------------------------------------
 
-    def _result(self, survey: Survey, item: Item, result: Result, *, by_hand: bool) -> Outcome:
+    def _result(self, survey: Survey, item: Item, result: Result, stress: Stress | None, *, by_hand: bool) -> Outcome:
         try:
             lock = self._lock(survey, item, result)
             judgements = tuple(verdicts.judge(claims.parse(one), result, item.known) for one in item.block.expect)
@@ -204,11 +220,12 @@ class Pipeline:
             figures=shown,
             provenance={**result.provenance, "version": item.entry.version if item.entry else 0},
             points=result.points,
+            stress=replace(stress, ask=ask_hash(item, lock)) if stress else None,
         )
         wrote = self._write_page(survey, path, written)
         self._drop_figures(folder, item, shown)
         wrote |= self._embed(survey, item.id or "", here)
-        return Outcome(item, result, judgements, wrote=wrote)
+        return Outcome(item, result, judgements, wrote=wrote, stress=stress)
 
     def _unfit(self, survey: Survey, item: Item, result: Result, error: NoteError | RunError) -> Outcome:
         """A result that its claims cannot be judged on, or that is of other weights than the vault's."""

@@ -47,6 +47,7 @@ class Ask:
     """One block's question. `points` are the fields of a sweep's points, each laid over `fields`; empty: one run.
 
     `version` is that of the experiment as the asker knows it; 0: whatever it is.
+    `figures`: whether a sweep's answer is to have any.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Ask:
     limits: Limits = Limits()
     force: bool = False
     version: int = 0
+    figures: bool = True
 
 
 @dataclass(frozen=True, slots=True)

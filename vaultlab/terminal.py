@@ -19,6 +19,7 @@ from vaultlab import catalogue
 from vaultlab.catalogue import Entry
 from vaultlab.errors import VaultlabError
 from vaultlab.notes import digits
+from vaultlab.notes.answer import Stress
 from vaultlab.pipeline import QUIET_S, Outcome
 from vaultlab.result import Check, Metric, Result
 from vaultlab.result import Progress as Step
@@ -78,6 +79,20 @@ def outcome_line(outcome: Outcome) -> None:
             out.print(Text(f"    {_MARKS[judgement.verdict][0]} {judgement.claim}: {judgement.why}"))
             if judgement.note:
                 out.print(Text(f"      {judgement.note}", style="dim"))
+
+
+def stress(found: Stress) -> None:
+    """How often each claim held in the variations, where it breaks, and which ones hold for nonsense too."""
+    for one in found.claims:
+        style = "green" if one.held == found.runs else "yellow"
+        broken = f", breaks {one.where}" if one.where else ""
+        broken += f" ({one.counts})" if one.counts else ""
+        undecided = f", undecided in {one.undecided}" if one.undecided else ""
+        out.print(Text(f"{one.claim}: holds in {one.held} of {found.runs}{undecided}{broken}", style=style))
+    for one in found.empty:
+        said = f"also holds for {found.nonsense} ({one.nonsense} of {found.controls}): it says nothing about"
+        out.print(Text(f"✗ {one.claim} {said} {found.about}", style="red"))
+    out.print(Text(f"{found.runs} variations: {found.varied}.", style="dim"))
 
 
 def survey_problems(survey: Survey) -> None:

@@ -78,7 +78,7 @@ def render(
         if not as_json:
             _say_summary(seen, outcomes)
     standing = FAILS if any(item.state == "failed" for item in seen.items) else FINE
-    raise typer.Exit(max(standing, *map(_exit_code, outcomes)) if outcomes else standing)
+    raise typer.Exit(max(standing, *map(exit_code, outcomes)) if outcomes else standing)
 
 
 def check(
@@ -112,7 +112,7 @@ def accept(id: str, vault: VaultOpt = None) -> None:
     """
     root = root_of(vault)
     with alone(root):
-        item = _item(_survey(root), id)
+        item = item_of(_survey(root), id)
         if item.stored is None or item.state != "fresh":
             raise NoteError(f"`{id}` has no fresh result to accept ({item.why}).", f"First: vaultlab render --id {id}")
         path = root / configuration.load(root, places.config_dir()).folder / f"{id}.md"
@@ -154,7 +154,7 @@ def why(id: str, vault: VaultOpt = None) -> None:
     Example: `vaultlab why pentagon`
     """
     seen = _survey(root_of(vault))
-    item = _item(seen, id)
+    item = item_of(seen, id)
     terminal.say(f"{item.name}: {item.state}" + (f", for {item.why}" if item.why else ""), "bold")
     terminal.say(f"asked in {item.path}, line {item.block.start}")
     for problem in item.problems:
@@ -205,7 +205,8 @@ def _survey(root: Path) -> Survey:
     return survey(root, places.config_dir(), known_experiments())
 
 
-def _item(seen: Survey, id: str) -> Item:
+def item_of(seen: Survey, id: str) -> Item:
+    """The block of this id. NoteError with the nearest where there is none."""
     _must_exist(seen, id)
     return next(item for item in seen.items if item.id == id)
 
@@ -237,7 +238,8 @@ def _complaints(item: Item, strict: bool) -> list[str]:
     return said
 
 
-def _exit_code(outcome: Outcome) -> int:
+def exit_code(outcome: Outcome) -> int:
+    """What a command ends with for a block that came out so."""
     if outcome.machine:
         return MACHINE
     if outcome.problem or (isinstance(outcome.answer, Result) and not outcome.answer.sound):

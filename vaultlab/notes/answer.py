@@ -25,12 +25,45 @@ class PageError:
 
 
 @dataclass(frozen=True, slots=True)
+class Endured:
+    """A claim under stress: in how many variations it held or stayed undecided, where it breaks in words and how often
+    there, and in how many of the controls it held too."""
+
+    claim: str
+    held: int
+    undecided: int
+    where: str
+    counts: str
+    nonsense: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stress:
+    """What became of a block's claims in `runs` variations. `varied`: over what, in words; `nonsense`: what the control
+    is, of `controls` runs, and `about` what a claim says nothing if it holds for that too. `ask`: of which ask it is.
+    """
+
+    ask: str
+    runs: int
+    varied: str
+    claims: tuple[Endured, ...]
+    nonsense: str = ""
+    about: str = ""
+    controls: int = 0
+
+    @property
+    def empty(self) -> tuple[Endured, ...]:
+        """The claims that hold for nonsense too, more often than not."""
+        return tuple(one for one in self.claims if 2 * one.nonsense > self.controls)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """All that a result note says. `note` is the author's note, its path in the vault without `.md`.
 
     `figures`: the card's own first. `fields`: what ran, after the cascade. `provenance` may hold `version` (the
     experiment's) and `texts` (field → {name, sha256}). `tests`: the wikilink to the claim that the block tests. With an
-    `error` the last good result on the page stays.
+    `error` the last good result on the page stays. Without `stress`, what the page says of this very ask stays.
     """
 
     id: str
@@ -54,6 +87,7 @@ class Page:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
     error: PageError | None = None
+    stress: Stress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +96,7 @@ class Stored:
 
     Of its last good result: `fields` (what it was run with), `version` (the experiment's), `texts` (field → hash),
     `ran` (versions, device), `figures` (files), `claims` (claim → verdict), `failed_checks`, and `metrics`, the
-    headline ones.
+    headline ones. `stress`: the fields of its Stress, if it was stressed.
     """
 
     title: str
@@ -84,3 +118,4 @@ class Stored:
     figures: tuple[str, ...] = ()
     claims: Mapping[str, str] = field(default_factory=dict)
     failed_checks: tuple[str, ...] = ()
+    stress: Mapping[str, Any] = field(default_factory=dict)

@@ -4,18 +4,19 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vaultlab.errors import NoteError
 from vaultlab.notes import digits, escape, history, sections
-from vaultlab.notes.answer import Page, PageError, Shown, Stored
+from vaultlab.notes.answer import Page, PageError, Shown, Stored, Stress
 from vaultlab.notes.fences import tokens_of
 from vaultlab.notes.note import Problem
 from vaultlab.notes.properties import Head, head
 from vaultlab.notes.template import render
 from vaultlab.notes.yaml12 import read as read_yaml
+from vaultlab.result import decode
 
 __all__ = [
     "Page",
@@ -51,6 +52,7 @@ def write(page: Page, previous: str | None, templates: Path | None = None) -> st
             f"`{page.id}.md` is a note of yours, not a result of vaultlab: it stays as it is.",
             f"Rename that note, or give the block another id than `{page.id}`.",
         )
+    page = replace(page, stress=page.stress or _standing_stress(page, stored))
     old = head(previous) if previous is not None else Head(0, 1)
     body = _body(page, stored, (previous or "")[old.body_at :], templates)
     return f"---\n{_properties(page, stored, old, body)}---\n{body}"
@@ -138,6 +140,18 @@ def _body(page: Page, stored: Stored | None, old_body: str, templates: Path | No
     return f"\n{failed}\n{standing}" if good else f"\n{failed}"
 
 
+def _standing_stress(page: Page, stored: Stored | None) -> Stress | None:
+    """What the note says of its claims under stress: of those that still stand, while the block asks the same."""
+    if stored is None or not stored.stress:
+        return None
+    try:
+        stress: Stress = decode(Stress, stored.stress)
+    except ValueError:  # somebody has changed it
+        return None
+    kept = tuple(one for one in stress.claims if one.claim in {judged.claim for judged in page.judgements})
+    return replace(stress, claims=kept) if kept and stress.ask == page.ask else None
+
+
 def _properties(page: Page, stored: Stored | None, old: Head, body: str) -> str:
     # What the last good result says stays beside an error: its verdict, its numbers, its key.
     standing = stored if page.error and stored and stored.key else None
@@ -217,7 +231,7 @@ def _record(body: str) -> dict[str, Any]:
 
 
 def _checked(kept: dict[str, Any]) -> dict[str, Any]:
-    kinds: dict[str, type] = {"fields": dict, "version": int, "texts": dict, "ran": dict}
+    kinds: dict[str, type] = {"fields": dict, "version": int, "texts": dict, "ran": dict, "stress": dict}
     good = {name: kept[name] for name, kind in kinds.items() if isinstance(kept.get(name), kind)}
     lists = {name: tuple(map(str, kept[name])) for name in sections.LISTS if isinstance(kept.get(name), list)}
     claims = {claim: verdict for claim, _, verdict in (one.rpartition(": ") for one in lists.pop("claims", ()))}

@@ -5,12 +5,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
 from vaultlab.notes import digits, escape
-from vaultlab.notes.answer import Page
+from vaultlab.notes.answer import Page, Stress
 from vaultlab.notes.history import setting
 from vaultlab.result import Judgement, Metric, Point
 
@@ -56,8 +56,9 @@ def context(page: Page, runs: Sequence[str]) -> dict[str, Any]:
         "kind": _CARDS[page.verdict],
         "title": escape.plain(page.title or page.id),
         "figure": figures[0] if figures else None,
-        "lines": [one for one in (_findings(page), _broken(page), _ran(page)) if one],
+        "lines": [one for one in (_findings(page), _broken(page), *_under_stress(page.stress), _ran(page)) if one],
         "figures": figures,
+        "stress": _stress(page.stress) if page.stress else None,
         "metrics": _table_of(page),
         "points": _points(page.points, headline=True) if len(page.points) > LONG else None,
         "count": len(page.points),
@@ -92,11 +93,15 @@ def _findings(page: Page) -> str:
 
 
 def _finding(one: Judgement) -> str:
-    subject = _SUBJECT.split(one.claim, maxsplit=1)[0].replace(" of ", " ")
+    subject = _subject(one.claim)
     why = digits.retyped(one.why)
     first = subject.partition(" ")[0]
     # `max loss`, decided by `max 0.3`, is not to say it twice.
     return escape.plain(f"{subject} {why.removeprefix(f'{first} ')}")
+
+
+def _subject(claim: str) -> str:
+    return _SUBJECT.split(claim, maxsplit=1)[0].replace(" of ", " ")
 
 
 def _unit(metric: Metric) -> str:
@@ -201,6 +206,43 @@ def _claim(one: Judgement) -> str:
     return f"{said} ({escape.plain(one.note)})" if one.note else said
 
 
+def _under_stress(stress: Stress | None) -> Iterable[str]:
+    """The card's lines: how often the claims hold, where they break, and which of them say nothing."""
+    if stress is None:
+        return
+    broken = [one for one in stress.claims if one.held < stress.runs]
+    said = [
+        f"{_subject(one.claim)} holds in {one.held} of {stress.runs} variations, breaks {one.where}" for one in broken
+    ]
+    if sure := len(stress.claims) - len(broken):
+        others = f"{sure} other{'s' * (sure > 1)}" if broken else "all claims" if sure > 1 else "the claim"
+        said.append(f"{others} hold{'s' * (sure == 1)} in all {stress.runs}")
+    yield "Under stress: " + " · ".join(map(escape.plain, said))
+    if stress.empty:
+        yield f"✗ {_says_nothing(stress)}: {escape.plain(', '.join(_subject(one.claim) for one in stress.empty))}"
+
+
+def _says_nothing(stress: Stress) -> str:
+    return escape.plain(f"also holds for {stress.nonsense}, so it says nothing about {stress.about}")
+
+
+def _stress(stress: Stress) -> dict[str, Any]:
+    """What the section of its own shows."""
+    control = f"holds for {stress.nonsense}" if stress.controls else ""
+    columns: dict[str, list[str]] = {"claim": [], "holds": [], "undecided": [], "breaks": [], escape.plain(control): []}
+    for one in stress.claims:
+        where = f"{one.where} ({one.counts})" if one.counts else one.where
+        cells = (one.claim, f"{one.held} of {stress.runs}", f"{one.undecided or ''}", where)
+        for column, cell in zip(columns.values(), (*cells, f"{one.nonsense} of {stress.controls}"), strict=True):
+            column.append(escape.plain(cell))
+    words = ("claim", "breaks")
+    return {
+        "varied": escape.plain(f"{stress.runs} variations: {stress.varied}."),
+        "table": _table({name: cells for name, cells in columns.items() if name and any(cells)}, words),
+        "empty": [f"{escape.plain(one.claim)}: {_says_nothing(stress)}" for one in stress.empty],
+    }
+
+
 def _version(page: Page) -> str:
     version = page.provenance.get("version")
     return escape.plain(f"{page.experiment}, version {version}" if version else page.experiment)
@@ -242,6 +284,8 @@ def _record(page: Page) -> str:
     }
     for name in LISTS:
         lines += [f"{name}:"] * bool(lists[name]) + [f"  - {_json(item)}" for item in lists[name]]
+    if page.stress:
+        lines.append(f"stress: {_json(asdict(page.stress))}")
     return "\n".join(lines)
 
 

@@ -106,7 +106,8 @@ class Runner:
             results[run.key] = result
         if not ask.points:
             return replace(results[it.key], id=ask.id, summary=it.summary)
-        self._keep_data(journey)
+        if ask.figures:
+            self._keep_data(journey)
         return swept(it, journey.course, [results[run.key] for run in it.runs])
 
     def _keep_data(self, journey: _Journey) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from vaultlab.plots import sweep
 from vaultlab.plots.style import render
-from vaultlab.result import Check, Point, Result
+from vaultlab.result import Check, Figure, Point, Result
 from vaultlab.worker.asked import Asked
 from vaultlab.worker.course import Course
 
@@ -20,11 +20,6 @@ def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
         for run, result in zip(it.runs, results, strict=True)
     )
     course.prefix = ""
-    course.report("drawing", 0, 1)
-    measured = {metric.name for point in points for metric in point.metrics}
-    shown = [q.name for q in it.experiment.metrics if q.headline and q.name in measured]
-    drawn = {file: one for name in shown for file, one in sweep.drawings(name, points, _labels(it)).items()}
-    figures = {name: render(drawing) for name, drawing in drawn.items()}
     latest = max((result.provenance for result in results), key=lambda facts: str(facts["computed"]))
     facts = {**latest, "seconds": round(sum(result.provenance["seconds"] for result in results), 3)}
     facts["models"] = {name: model for result in results for name, model in result.provenance["models"].items()}
@@ -35,7 +30,7 @@ def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
         all(point.cached for point in points),
         (),
         _worst(check for point in points for check in point.checks),
-        figures,
+        _figures(it, course, points) if course.ask.figures else {},
         it.summary,
         provenance=facts,
         points=points,
@@ -52,6 +47,14 @@ def sweep_data(it: Asked, outs: Sequence[Any]) -> dict[str, Any]:
     if not all(each):
         return {}
     return {"kind": "sweep", "field": field, "values": [run.point[field] for run in it.runs], "each": each}
+
+
+def _figures(it: Asked, course: Course, points: Sequence[Point]) -> dict[str, Figure]:
+    course.report("drawing", 0, 1)
+    measured = {metric.name for point in points for metric in point.metrics}
+    shown = [q.name for q in it.experiment.metrics if q.headline and q.name in measured]
+    drawn = {file: one for name in shown for file, one in sweep.drawings(name, points, _labels(it)).items()}
+    return {name: render(drawing) for name, drawing in drawn.items()}
 
 
 def _labels(it: Asked) -> dict[str, str]:
