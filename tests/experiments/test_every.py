@@ -367,6 +367,7 @@ def test_the_same_spec_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
 
 
 TOGETHER = {
+    "computing_in_superposition": ("two-neurons-each", ({"sparsity": 0.0}, {"sparsity": 0.8})),
     "feature_properties": ("sparse-toy", ({"sparsity": 0.8}, {"sparsity": 0.95})),
     "superposition": ("digon", ({"sparsity": 0.8}, {"sparsity": 0.9}, {"sparsity": 0.95})),
 }
