@@ -514,7 +514,7 @@ def test_one_daemon_a_vault(alive: Alive) -> None:
     assert presence.present(alive.root) is None
     with presence.attend(alive.root):
         assert presence.present(alive.root) == {"pid": os.getpid()}
-        with pytest.raises(RunError, match="watched already"), presence.attend(alive.root):
+        with pytest.raises(NoteError, match="watched already"), presence.attend(alive.root):
             pass
     assert presence.present(alive.root) is None
 

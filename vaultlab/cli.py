@@ -30,8 +30,8 @@ _VERBS: tuple[Callable[..., None], ...] = (
 for verb in _VERBS:
     app.command()(verb)
 app.add_typer(models.app, name="models")
-app.add_typer(plugin.app, name="plugin")
 app.add_typer(service.app, name="service")
+app.add_typer(plugin.app, name="plugin")
 
 
 def main() -> None:

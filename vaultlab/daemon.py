@@ -5,6 +5,7 @@ them stands the queue, which outlives both.
 """
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -279,7 +280,7 @@ class Daemon:
                 self._held |= {_key(item): item for item in new}
                 self.tell(
                     f"{len(new)} blocks are new or changed, which may take a while, so they wait. "
-                    f"To run them: vaultlab render {self.root}"
+                    f"To run them: vaultlab render {shlex.quote(str(self.root))}"
                 )
         for item in todo:
             if _key(item) not in self._held and self._quiet(item.path, RUN_S):

@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import re
+import shlex
 import threading
 import time
 import unicodedata
@@ -239,7 +240,7 @@ class Desk:
 
     def run(self, ask: RunAsk) -> Queued:
         if not trust.trusted(self.daemon.root):
-            mend = f"Trust it in the plugin's settings, or: vaultlab watch {self.daemon.root} --trust"
+            mend = f"Trust it in the plugin's settings, or: vaultlab watch {shlex.quote(str(self.daemon.root))} --trust"
             raise RunError(_UNTRUSTED, mend)
         seen = self._seen()
         path = self._path(seen, ask.path)
@@ -249,13 +250,14 @@ class Desk:
         for problem in (*note.problems, *item.problems):
             raise NoteError(problem.message, problem.hint, field=problem.field, line=problem.line)
         if not Selection(id=item.id).wants(item):
-            mend = f"To run it all the same: vaultlab render {self.daemon.root} --id {item.id} --force"
+            typed = f"vaultlab render {shlex.quote(str(self.daemon.root))} --id {item.id} --force"
+            mend = f"To run it all the same: {typed}"
             raise NoteError("The results of this block are frozen: they are cited.", mend)
         before = self.daemon.jobs.last(str(self.daemon.root), ask.id)
         self.daemon.ask_for(Request((ask.id,), named=True))
         job = self.daemon.jobs.last(str(self.daemon.root), ask.id)
         if job is not None and job.state == "quarantined":
-            mend = f"Change it, or insist: vaultlab render {self.daemon.root} --id {ask.id} --force"
+            mend = f"Change it, or insist: vaultlab render {shlex.quote(str(self.daemon.root))} --id {ask.id} --force"
             raise RunError("This block has taken the worker down twice, so it is not run again.", mend)
         if job is None or not (job.live or before is None or job.id != before.id):
             raise VaultError("The block has changed meanwhile.", "Run it again.")

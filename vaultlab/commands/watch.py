@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import signal
 import threading
 import time
@@ -85,7 +86,7 @@ def status(vault: VaultArg = None, as_json: Json = False) -> None:
         terminal.dump({"daemon": here, "jobs": pending})
         return
     if here is None:
-        terminal.say(f"No daemon watches {root}. To begin: vaultlab watch {root}")
+        terminal.say(f"No daemon watches {root}. To begin: vaultlab watch {shlex.quote(str(root))}")
     else:
         since = time.strftime("%d %b %H:%M", time.localtime(here["since"])) if "since" in here else "just now"
         terminal.say(f"Process {here.get('pid', '?')} watches {root} since {since}.")
@@ -104,7 +105,7 @@ def pair(vault: VaultArg = None) -> None:
     """
     root = root_of(vault)
     if presence.present(root) is None:
-        raise RunError(f"No daemon watches {root}.", f"Begin with: vaultlab watch {root}")
+        raise RunError(f"No daemon watches {root}.", f"Begin with: vaultlab watch {shlex.quote(str(root))}")
     terminal.say(pairings_of(root).offer(time.time()))
     terminal.warn("Type it in Obsidian within two minutes: Settings, vaultlab, Pair.", "dim")
 
@@ -178,7 +179,7 @@ def ask_for_trust(root: Path, now: bool) -> None:
         trust.trust(root)
     if trust.trusted(root):
         return
-    mend = f"To trust it: vaultlab watch {root} --trust"
+    mend = f"To trust it: vaultlab watch {shlex.quote(str(root))} --trust"
     if terminal.interactive():
         terminal.say(trust.MEANS)
         if typer.confirm(f"Trust {root}?"):
@@ -269,7 +270,7 @@ def _view(root: Path, daemon: "Daemon") -> list[str]:
 
 
 def _held(count: int, root: Path) -> str:
-    return f"{count} blocks wait to be asked for: vaultlab render {root}" if count else ""
+    return f"{count} blocks wait to be asked for: vaultlab render {shlex.quote(str(root))}" if count else ""
 
 
 def _lines(pending: list[Job], progress: str, most: int = 8) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vaultlab.errors import RunError
+from vaultlab.errors import NoteError, RunError
 from vaultlab.vault.files import replace
 from vaultlab.vault.journal import home, made
 
@@ -32,12 +32,12 @@ class Request:
 
 @contextmanager
 def attend(root: Path) -> Iterator[None]:
-    """Be this vault's daemon for as long as it lasts. RunError where there is one already."""
+    """Be this vault's daemon for as long as it lasts. NoteError where there is one already."""
     lock = FileLock(made(home(root)) / "daemon.lock")
     try:
         lock.acquire(timeout=_WAIT_S)
     except Timeout:
-        raise RunError(
+        raise NoteError(
             "This vault is being watched already.", "`vaultlab status` says what it does, `vaultlab stop` ends it."
         ) from None
     try:
