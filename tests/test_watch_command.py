@@ -1,5 +1,6 @@
 """`watch`, `status`, `stop`, and a render while a daemon lives."""
 
+import base64
 import json
 import os
 import signal
@@ -146,6 +147,10 @@ def test_a_real_daemon_with_a_real_worker(alive: Alive) -> None:
         last = plugin.plan("Note.md", REAL)["blocks"][0]["last"]
         for name in last["figures"]:
             assert plugin.said("GET", f"/v1/blocks/two/artifacts/{name}")["alt"]
+        data = plugin.said("GET", "/v1/blocks/two/artifacts/data")
+        assert json.loads(base64.b64decode(data["content"])), (
+            "what an interactive figure is drawn from, as the store has it"
+        )
         assert plugin.ask("GET", "/v1/blocks/two/artifacts/none").status == 404
         (edit,) = [event["edit"] for event in plugin.events if event["edit"]]
         assert alive.read("Note.md") == REAL, "the plugin is there, so the edit is its own"
