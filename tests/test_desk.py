@@ -16,6 +16,7 @@ from vaultlab import trust
 from vaultlab.desk import Worker
 from vaultlab.result import Failure, Progress, Refusal
 from vaultlab.service import serving
+from vaultlab.vault.journal import Journal
 
 alive, faced, plugin = bench.alive, bench.faced, bench.plugin
 
@@ -193,7 +194,12 @@ def test_a_run_that_waits_and_one_that_is_under_way_are_cancelled(faced: Faced, 
     assert plugin.said("DELETE", f"/v1/runs/{waiting}") == {"run": waiting, "cancelled": True}
     assert plugin.said("DELETE", f"/v1/runs/{waiting}") == {"run": waiting, "cancelled": False}
     run = plugin.run("Note.md", NOTE).json["run"]
-    alive.during = lambda ask, progress: plugin.said("DELETE", f"/v1/runs/{run}") and None
+
+    def during(ask: object, progress: object) -> None:
+        plugin.said("DELETE", f"/v1/runs/{run}")
+        progress(Progress("two", "training", 1, 9))  # type: ignore[operator]  # it has not noticed yet
+
+    alive.during = during
     alive.settle()
     assert kinds(plugin) == ["queued", "cancelled", "queued", "running", "cancelled"]
     assert not (alive.root / "vaultlab/two.md").exists()
@@ -260,6 +266,55 @@ def test_figures_and_data_outlive_the_daemon(faced: Faced, plugin: Plugin) -> No
     faced.data.clear()
     for unknown in ("two/artifacts/data", "two/artifacts/none", "nobody/artifacts/plot", "nobody/artifacts/data"):
         assert plugin.ask("GET", f"/v1/blocks/{unknown}").status == 404
+
+
+def test_an_edit_that_is_made_and_seen_before_it_is_said_is_settled(faced: Faced, plugin: Plugin) -> None:
+    alive = faced.alive
+    alive.save("Note.md", NOTE)
+    plugin.poll()
+    alive.settle()
+    (edit,) = plugin.edits()
+    assert plugin.outcome(edit, "taken") == 200
+    assert plugin.outcome(edit, "taken") == 409, "once"
+    alive.save("Note.md", bench.made(edit, NOTE))
+    alive.after(2)
+    assert Journal(alive.root).owed() == {}, "it is on the disk"
+    assert plugin.outcome(edit, "applied") == 200
+    assert plugin.outcome(edit, "applied") == 404
+    alive.settle()
+    assert alive.read("Note.md") == bench.made(edit, NOTE)
+
+
+def test_an_edit_that_nobody_wants_any_more_is_not_taken(faced: Faced, plugin: Plugin) -> None:
+    alive = faced.alive
+    alive.save("Note.md", NOTE)
+    plugin.poll()
+    alive.settle()
+    (edit,) = plugin.edits()
+    alive.save("Note.md", NOTE + "\n![[vaultlab/two]]\n")
+    alive.after(2)
+    assert plugin.outcome(edit, "taken") == 409
+    assert plugin.edits() == []
+
+
+def test_the_embed_comes_back_when_its_author_runs_the_very_block(faced: Faced, plugin: Plugin) -> None:
+    alive = faced.alive
+    alive.save("Note.md", NOTE)
+    plugin.poll()
+    alive.settle()
+    (edit,) = plugin.edits()
+    plugin.outcome(edit, "taken")
+    alive.save("Note.md", bench.made(edit, NOTE))
+    plugin.outcome(edit, "applied")
+    alive.save("Note.md", NOTE)
+    alive.settle()
+    assert plugin.plan("Note.md", NOTE)["blocks"][0]["edit"] is None, "what was deleted stays deleted"
+    assert plugin.edits() == []
+    plugin.run("Note.md", NOTE)
+    alive.settle()
+    (again,) = plugin.edits()
+    assert bench.made(again, NOTE) == bench.made(edit, NOTE)
+    assert plugin.plan("Note.md", NOTE)["blocks"][0]["edit"] == again
 
 
 def test_an_environment_that_fails_is_told_and_can_be_run_again(faced: Faced, plugin: Plugin) -> None:

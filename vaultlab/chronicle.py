@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,7 @@ class Chronicle:
         self._lock = threading.Lock()
         self._told: dict[int, tuple[str, int]] = {}
         self._asked: set[int] = set()
+        self._over: deque[int] = deque(maxlen=100)
         self._outcomes: dict[str, Outcome] = {}
         self._step: tuple[int | None, str, float] = (None, "", 0.0)
         self._states: dict[str, State] = {}
@@ -75,6 +77,8 @@ class Chronicle:
         """How far the one that runs is."""
         with self._lock:
             id, phase, at = self._step
+            if job.id not in self._told:
+                return  # it was cancelled, and its worker has not noticed yet
             if (job.id, progress.phase) == (id, phase) and self._now() - at < _EVERY_S:
                 return
             self._step = (job.id, progress.phase, self._now())
@@ -109,8 +113,9 @@ class Chronicle:
     def _ended(self, id: int, job: Job | None) -> None:
         self._told.pop(id, None)
         self._asked.discard(id)
-        if job is None:
+        if job is None or id in self._over:
             return
+        self._over.append(id)
         outcome = self._outcomes.pop(job.block, None)
         problem = None
         if job.state in ("failed", "quarantined"):

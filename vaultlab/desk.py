@@ -298,13 +298,15 @@ class Desk:
             if block is None:
                 return None
             journal = Journal(self.daemon.root)
-            if block not in journal.owed():
-                self._offers.forget(block)
-                raise VaultError("This edit is not wanted any more.", "Leave the note as it is.")
-            self._offers.heard(block, said)
-            if said.outcome == "applied":
-                journal.paid(block)
-        return Noted()
+            if block in journal.owed():
+                self._offers.heard(block, said)
+                if said.outcome == "applied":
+                    journal.paid(block)
+                return Noted()
+            self._offers.forget(block)
+        if said.outcome == "taken":
+            raise VaultError("This edit is not wanted any more.", "Leave the note as it is.")
+        return Noted()  # it was seen on the disk before it was said
 
     def _offer(self, id: str, path: str, read: files.Read, edit: splice.Edit) -> None:
         spelt = wire.path(path)
