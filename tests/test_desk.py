@@ -11,7 +11,7 @@ from tests import faced as bench
 from tests.faced import Faced, Plugin
 from tests.test_daemon import Alive
 from tests.test_lab import eventually
-from tests.test_pipeline import NOTE, answer
+from tests.test_pipeline import DOUBLE, NOTE, answer
 from vaultlab import trust
 from vaultlab.desk import Worker
 from vaultlab.result import Failure, Progress, Refusal
@@ -39,7 +39,7 @@ def test_hello_says_who_is_there(faced: Faced, plugin: Plugin) -> None:
 def test_the_catalogue_has_examples(plugin: Plugin) -> None:
     (double,) = plugin.said("GET", "/v1/experiments")["experiments"].values()
     assert double["title"] == "Twice a number."
-    assert set(double["fields"]["properties"]) == {"number", "text", "model"}
+    assert set(double["fields"]["properties"]) == set(DOUBLE.schema["properties"])
     assert set(double["examples"][0]) == {"title", "fields", "expect"}
 
 
