@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 
 from vaultlab.experiment import Bench
-from vaultlab.models.autoencoder import Course, Toy, fresh, train
+from vaultlab.models.autoencoder import Course, Toy, train
+from vaultlab.models.sparse import fresh
 
 SPARSITIES = [0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99]
 TOY = Toy(features=5, hidden=2, importance=0.9, relu=True)
@@ -66,7 +67,7 @@ def best_threads(arm: Callable[[Course], torch.Tensor], most: int) -> int:
 def losses(theta: torch.Tensor) -> list[float]:
     out = []
     for point, sparsity in enumerate(SPARSITIES):
-        x, weight = fresh(TOY, sparsity, BENCH.generator("bench", "fresh"), 2**16)
+        x, weight = fresh(TOY.law, sparsity, BENCH.generator("bench", "fresh"), 2**16)
         W, b = theta[point, :, :-1].double(), theta[point, :, -1].double()
         error = torch.relu(x @ W @ W.T + b) - x
         out.append(float((error**2 @ TOY.importances() * weight).mean()))

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from vaultlab import claims, verdicts
 from vaultlab.experiment import Bench
-from vaultlab.experiments import superposition
 from vaultlab.experiments.superposition import EXPERIMENT, Spec, compute, draw, measure, verify
+from vaultlab.models import exam
 from vaultlab.models.geometry import REPRESENTED, Geometry, geometry
 from vaultlab.plots.style import render
 from vaultlab.result import Result
@@ -101,7 +101,7 @@ def test_the_checks_hold_for_every_spec(fields):
 def test_the_checks_fail_where_something_is_wrong(monkeypatch):
     spec = Spec(**QUICK)
     out = compute(spec, BENCH)
-    right = superposition.geometry
+    right = exam.geometry
 
     def own_part_forgotten(W):
         norm, interference, _ = right(W)
@@ -115,14 +115,14 @@ def test_the_checks_fail_where_something_is_wrong(monkeypatch):
         return {check.name.split()[0] + check.name.split()[1] for check in verify(spec, out) if not check.ok}
 
     assert failed() == set()
-    monkeypatch.setattr(superposition, "geometry", own_part_forgotten)
+    monkeypatch.setattr(exam, "geometry", own_part_forgotten)
     assert "ΣD_i" in failed()
-    monkeypatch.setattr(superposition, "geometry", both_sides_unit)
+    monkeypatch.setattr(exam, "geometry", both_sides_unit)
     assert "Σ‖W_i‖²" in failed()
-    monkeypatch.setattr(superposition, "geometry", right)
+    monkeypatch.setattr(exam, "geometry", right)
 
-    monkeypatch.setattr(superposition, "linear_part", lambda theta, x: x @ theta[..., :-1] @ theta[..., :-1].mT)
-    assert failed(compute(spec, BENCH)) == {"losswhile", "freshvectors"}  # b forgotten
+    monkeypatch.setattr(exam, "linear_part", lambda theta, x: x @ theta[..., :-1] @ theta[..., :-1].mT)
+    assert failed(compute(spec, BENCH)) == {"gradientby", "losswhile", "freshvectors"}  # b forgotten
 
 
 def test_metrics_are_those_of_the_seed_with_the_lowest_loss(trained):

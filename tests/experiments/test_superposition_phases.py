@@ -207,12 +207,13 @@ def test_figures_are_whole_labelled_and_said_in_words(trained, features):
     assert image.get_array()[0, -1] == DROPPED
 
 
-def test_what_the_plugin_draws_from_is_the_diagram(trained):
+def test_what_the_plugin_draws_from_is_the_middle_of_the_diagram(trained):
     spec, out = trained(3)
     drawn = data(spec, out)
-    assert drawn["trained"][0][-1] == drawn["theory"][0][-1] == drawn["phases"].index("dropped")
-    assert len(drawn["weights"]) == 81
-    assert np.shape(drawn["weights"][0]) == (3, 3)
+    assert drawn["values"][-1] == 1
+    assert np.shape(drawn["vectors"]) == (9, 3, 2)
+    assert np.allclose(drawn["vectors"][2], out.theta.view(9, 9, 3, 3)[4, 2, :, :-1], atol=1e-4)
+    assert all(note.split(",")[0] in ("dropped", "dedicated", "superposed") for note in drawn["notes"])
 
 
 def test_fields_are_closed_strict_and_ranged():

@@ -2,84 +2,32 @@
 
 import itertools
 import math
-import zlib
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from vaultlab.models.autoencoder import (
-    Adam,
-    Course,
-    Gradient,
-    Toy,
-    fresh,
-    gradient_residual,
-    linear_loss,
-    linear_part,
-    mean_loss,
-    train,
-)
+from tests.models.toy_case import draws, loss_by_loops, random_theta, sparse_vectors
+from vaultlab.models import autoencoder
+from vaultlab.models.autoencoder import Adam, Course, Gradient, Toy, train, training
+from vaultlab.models.exam import linear_part
 
 CPU = torch.device("cpu")
-
-
-def draws(*names):
-    return torch.Generator().manual_seed(zlib.crc32(repr(names).encode()))
 
 
 def silent(done, total, phase):
     pass
 
 
-def random_theta(toy, seeds=3, seed=0):
-    """Weights and biases, none of them zero."""
-    return torch.randn(seeds, toy.features, toy.hidden + 1, generator=draws(seed), dtype=torch.float64)
-
-
-def sparse_vectors(toy, count=64, density=0.4, seed=1):
-    mask, values = torch.rand(2, count, toy.features, generator=draws(seed), dtype=torch.float64)
-    return (mask < density) * values
-
-
-def loss_by_loops(toy, theta, x):
-    """The definition, one number at a time."""
-    W, b = theta[:, :-1].tolist(), theta[:, -1].tolist()
-    n, m = toy.features, toy.hidden
-    total = 0.0
-    for vector in x.tolist():
-        hidden = [sum(W[i][k] * vector[i] for i in range(n)) for k in range(m)]
-        for i in range(n):
-            out = sum(W[i][k] * hidden[k] for k in range(m)) + b[i]
-            out = max(out, 0.0) if toy.relu else out
-            total += toy.importance**i * (vector[i] - out) ** 2
-    return total / len(x)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 7), st.integers(1, 4), st.floats(0.3, 1), st.booleans(), st.integers(0, 99))
-def test_the_gradient_by_hand_is_autograds(features, hidden, importance, relu, seed):
-    toy = Toy(features, hidden, importance, relu)
-    assert gradient_residual(toy, random_theta(toy, seed=seed), sparse_vectors(toy)) < 1e-12
-
-
-@pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("hidden", [1, 8, 9, 30])
-def test_the_gradient_is_the_same_by_either_way(hidden, relu):
-    """36 features go through the hidden layer where it has less than a fourth of them, else through W Wᵀ."""
-    toy = Toy(36, hidden, 0.95, relu)
-    assert gradient_residual(toy, random_theta(toy), sparse_vectors(toy)) < 1e-12
+def on(x):
+    """Fills in the same vectors for every point."""
+    return lambda into, points: into.copy_(x.T)
 
 
 @pytest.mark.parametrize("relu", [True, False])
 def test_the_gradient_is_the_slope_of_the_loss_by_loops(relu):
     toy = Toy(3, 2, 0.6, relu)
     theta, x = random_theta(toy, seeds=1), sparse_vectors(toy, 16)
-    gradient = Gradient(toy, theta[None], len(x))
-    gradient.x1[:, :-1] = x.T
-    by_hand, h = gradient(theta[None])[0, 0], 1e-6
+    by_hand, h = Gradient(toy, theta[None], len(x))(on(x))[0, 0], 1e-6
     for i, k in itertools.product(range(3), range(3)):
         step = torch.zeros_like(theta[0])
         step[i, k] = h
@@ -97,9 +45,7 @@ def test_wrong_models_have_another_gradient():
     toy = Toy(5, 2, 0.8, True)
     theta, x = random_theta(toy), sparse_vectors(toy)
     right = by_autograd(toy, theta, x, lambda t: linear_part(t, x).relu())
-    gradient = Gradient(toy, theta[None], len(x))
-    gradient.x1[:, :-1] = x.T
-    assert torch.allclose(gradient(theta[None])[0], right, rtol=1e-10)
+    assert torch.allclose(Gradient(toy, theta[None], len(x))(on(x))[0], right, rtol=1e-10)
     wrong = {
         "no ReLU": by_autograd(toy, theta, x, lambda t: linear_part(t, x)),
         "no bias": by_autograd(toy, theta, x, lambda t: (linear_part(t, x) - t[..., None, :, -1]).relu()),
@@ -178,73 +124,29 @@ def test_progress_is_told_and_can_stop_the_run():
     assert said == [(0, 10_000, "training"), (16, 10_000, "training"), (32, 10_000, "training")]
 
 
-@pytest.mark.parametrize("features", [2, 5, 40])
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.95, 0.999])
-def test_fresh_vectors_have_the_moments_of_their_law(features, sparsity):
-    p = 1 - sparsity
-    x, weight = fresh(Toy(features, 1, 1.0, True), sparsity, draws(features, sparsity), 2**16)
-    expected = [
-        (weight, 1),
-        (weight * x[:, 0], p / 2),
-        (weight * x[:, 1] ** 2, p / 3),
-        (weight * x[:, 0] * x[:, 1], p**2 / 4),
-        (weight * (x[:, :2] > 0).all(1), p**2),
-    ]
-    for values, moment in expected:
-        error = float(values.std()) / math.sqrt(len(values))
-        assert abs(float(values.mean()) - moment) <= 5 * error + 1e-12
+@pytest.mark.parametrize("cached", [1, 500, 10**9])
+@pytest.mark.parametrize(("features", "hidden"), [(5, 2), (36, 3)])
+def test_the_gradient_is_the_same_however_many_models_go_at_once(monkeypatch, features, hidden, cached):
+    """One seed at a time, some points at a time, everything at once; every point has its own vectors."""
+    monkeypatch.setattr(autoencoder, "CACHED", cached)
+    toy = Toy(features, hidden, 0.9, True)
+    theta = torch.stack([random_theta(toy, seeds=3, seed=point) for point in range(7)])
+    xs = torch.stack([sparse_vectors(toy, count=20, seed=point) for point in range(7)])
+    found = Gradient(toy, theta, 20)(lambda into, points: into.copy_(xs[points].mT))
+    for point in range(7):
+        x = xs[point]
+        right = by_autograd(toy, theta[point], x, lambda t, x=x: linear_part(t, x).relu())
+        assert torch.allclose(found[point], right, rtol=1e-10, atol=1e-14)
 
 
-def test_vectors_drawn_as_they_come_would_miss_the_pairs():
-    """Why they are weighted: at S = 0.999 the loss of a digon is made of pairs, one in a million vectors."""
-    toy = Toy(2, 1, 1.0, True)
-    x, weight = fresh(toy, 0.999, draws("pairs"), 2**14)
-    assert (x > 0).all(1).float().mean() > 0.2
-    digon = torch.tensor([[[1.0, 0], [-1.0, 0]]], dtype=torch.float64)
-    each = (toy.output(linear_part(digon, x)) - x).square().sum(-1)[0] * weight
-    assert float(each.mean()) == pytest.approx(0.001**2 / 3, rel=0.05)
-
-
-@pytest.mark.parametrize("r", [1.0, 0.5])
-@pytest.mark.parametrize("sparsity", [0.0, 0.7, 0.99])
-def test_losses_of_two_features_in_one_dimension_in_closed_form(r, sparsity):
-    """Antipodal p²(1+r)/6; dedicated to the first, the second by its best bias, r(p/3 − p²/4)."""
-    p, toy = 1 - sparsity, Toy(2, 1, r, True)
-    x, weight = fresh(toy, sparsity, draws("closed", sparsity), 2**16)
-    theta = torch.tensor([[[1.0, 0], [-1.0, 0]], [[1.0, 0], [0.0, p / 2]]], dtype=torch.float64)
-    each = (toy.output(linear_part(theta, x)) - x).square() @ toy.importances() * weight
-    error = each.std(dim=1) / math.sqrt(len(x))
-    closed = torch.tensor([p**2 * (1 + r) / 6, r * (p / 3 - p**2 / 4)])
-    assert ((each.mean(1) - closed).abs() <= 5 * error + 1e-12).all()
-
-
-def test_the_linear_loss_is_what_quadrature_gives():
-    """Gauss–Legendre over every set of features that can be present: exact for squares."""
-    toy, sparsity = Toy(3, 2, 0.7, False), 0.4
-    theta = random_theta(toy, seeds=2)
-    nodes, weights = (torch.tensor(a) for a in np.polynomial.legendre.leggauss(4))
-    nodes, weights = (nodes + 1) / 2, weights / 2
-    total = torch.zeros(2, dtype=torch.float64)
-    for present in itertools.product([False, True], repeat=3):
-        chance = math.prod((1 - sparsity) if here else sparsity for here in present)
-        for index in itertools.product(*[range(4) if here else [None] for here in present]):
-            x = torch.tensor([0.0 if i is None else float(nodes[i]) for i in index], dtype=torch.float64)
-            w = math.prod(1.0 if i is None else float(weights[i]) for i in index)
-            total += chance * w * ((linear_part(theta, x[None]) - x).square() @ toy.importances())[:, 0]
-    assert torch.allclose(linear_loss(toy, sparsity, theta), total, rtol=1e-12)
-
-
-def test_always_the_mean_is_the_model_without_weights():
-    toy, sparsity = Toy(6, 2, 0.8, True), 0.7
-    theta = torch.zeros(1, 6, 3, dtype=torch.float64)
-    theta[..., -1] = (1 - sparsity) / 2
-    assert mean_loss(toy, sparsity) == pytest.approx(float(linear_loss(toy, sparsity, theta)))
-
-
-@pytest.mark.parametrize("relu", [True, False])
-def test_the_definition_by_loops(relu):
-    toy = Toy(4, 2, 0.5, relu)
-    theta, x = random_theta(toy), sparse_vectors(toy, 20)
-    losses = ((toy.output(linear_part(theta, x)) - x).square() @ toy.importances()).mean(1)
-    for seed in range(3):
-        assert losses[seed].item() == pytest.approx(loss_by_loops(toy, theta[seed], x))
+def test_the_loss_is_looked_at_on_the_way_without_changing_it():
+    toy, course = Toy(5, 2, 0.9, True), Course(100, 64, 0.01, 2, 2)
+    seldom, often = (
+        [(moment.step, moment.theta.clone()) for moment in training(toy, each, [0.5], CPU, draws, silent)]
+        for each in (course._replace(looks=4), course._replace(looks=50))
+    )
+    assert [step for step, _ in seldom] == [0, 25, 50, 75, 100]
+    assert [step for step, _ in often] == list(range(0, 101, 2))
+    for step in (0, 50, 100):
+        assert torch.equal(dict(seldom)[step], dict(often)[step])
+    assert not torch.equal(seldom[0][1], seldom[1][1])

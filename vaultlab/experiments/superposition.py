@@ -44,29 +44,13 @@ from torch import Tensor
 
 from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share, alike
 from vaultlab.experiment import Spec as BaseSpec
-from vaultlab.models.autoencoder import (
-    HELD_OUT,
-    Course,
-    Toy,
-    Vectors,
-    fresh,
-    gradient_residual,
-    linear_loss,
-    linear_part,
-    mean_loss,
-    train,
-)
+from vaultlab.models.autoencoder import Course, Toy, train
+from vaultlab.models.exam import CHUNK, FRESH, examine, geometry_checks, mean_loss, training_checks
 from vaultlab.models.geometry import REPRESENTED, geometry
 from vaultlab.models.load import Shape
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, heat, log_axis
 from vaultlab.plots.vectors import SISTERS, feature_axis, sisters, vectors
 from vaultlab.result import Check, Metric
-
-FRESH = 2**16
-"""Vectors on which a trained model's loss is measured; it has seen none of them."""
-
-CHUNK = 2**12
-"""Vectors measured at a time, which bounds the memory."""
 
 
 class Spec(BaseSpec):
@@ -144,38 +128,16 @@ def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
 
 
 def _measured(spec: Spec, theta: Tensor, curve: Tensor, curve_at: Sequence[int], bench: Bench) -> Out:
-    toy = toy_of(spec)
-    vectors = fresh(toy, spec.sparsity, bench.generator("toy", spec.seed, "fresh"), FRESH)
-    held_out = fresh(toy, spec.sparsity, bench.generator("toy", spec.seed, "fresh"), HELD_OUT)
-    loss, linear = _losses(toy, theta, vectors)
-    closed = linear_loss(toy, spec.sparsity, theta)
-    best = int(loss.mean(1).argmin())
+    exam = examine(toy_of(spec), spec.sparsity, theta, curve[-1], bench.generator, spec.seed)
+    best = int(exam.loss.argmin())
     return Out(
         W=theta[..., :-1].float(),
         b=theta[..., -1].float(),
-        loss=loss.mean(1),
-        loss_error=_standard_error(loss),
         curve=curve,
         curve_at=torch.tensor(curve_at, dtype=torch.float64),
         chance=_chance(theta[best, :, :-1], bench.generator("toy", spec.seed, "chance")),
-        gradient_residual=gradient_residual(toy, theta, held_out.x[:256]),
-        route_residual=(curve[-1] - _losses(toy, theta, held_out)[0].mean(1)).abs().max() / _null(spec),
-        closed_residual=((linear.mean(1) - closed).abs() / (_standard_error(linear) + 1e-12)).max(),
+        **exam._asdict(),
     )
-
-
-def _losses(toy: Toy, theta: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
-    """Every vector's part in the loss [seeds, vectors], as the model has it and as it would be without activation."""
-    losses, linear = [], []
-    for x, weight in zip(torch.split(vectors.x, CHUNK), torch.split(vectors.weight, CHUNK), strict=True):
-        out = linear_part(theta, x)
-        losses.append((toy.output(out) - x).square() @ toy.importances() * weight)
-        linear.append((out - x).square() @ toy.importances() * weight)
-    return torch.cat(losses, 1), torch.cat(linear, 1)
-
-
-def _standard_error(each: Float[Tensor, "seeds vectors"]) -> Float[Tensor, " seeds"]:
-    return each.std(dim=1) / math.sqrt(each.shape[1])
 
 
 def _null(spec: Spec) -> float:
@@ -262,43 +224,7 @@ def measure(spec: Spec, out: Out) -> list[Metric]:
 
 def verify(spec: Spec, out: Out) -> list[Check]:
     """Identities of this run: of its gradient, its loss, its vectors and its geometry."""
-    W = out.W.double()
-    norm, interference, dimensionality = geometry(W)
-    rank = torch.linalg.matrix_rank(W)
-    weighted = (norm**2 * (norm**2 + interference)).sum(-1)
-    small = (W.mT @ W).square().sum((-2, -1))
-    return [
-        Check(
-            "gradient by hand = autograd",
-            float(out.gradient_residual),
-            1e-8,
-            "at the trained weights in float64, as a share of its largest entry",
-        ),
-        Check(
-            "loss while training = loss by definition",
-            float(out.route_residual),
-            1e-5,
-            "on the same fresh vectors, in float32 on the device and in float64; as a share of the null",
-        ),
-        Check(
-            "fresh vectors follow their law",
-            float(out.closed_residual),
-            5,
-            "the loss without activation against its closed form, in standard errors",
-        ),
-        Check(
-            "Σ D_i ≤ rank W",
-            float((dimensionality.sum(-1) - rank).max()),
-            1e-6,
-            "no weights give their features more dimensions than they span; the residual is the excess",
-        ),
-        Check(
-            "Σ ‖W_i‖² (‖W_i‖² + interference_i) = ‖WᵀW‖²",
-            float(((weighted - small).abs() / (small + 1e-12)).max()),
-            1e-9,
-            "both are the squared entries of W Wᵀ; the right side goes through the hidden dimensions",
-        ),
-    ]
+    return [*training_checks(out), *geometry_checks(out.W.double())]
 
 
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:

@@ -41,7 +41,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Quantity
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.expectation import by_quadrature, descend, expected
 from vaultlab.models.geometry import REPRESENTED, geometry
@@ -370,16 +370,16 @@ def _draw_gain(spec: Spec, out: Out) -> Drawing:
 
 
 def data(spec: Spec, out: Out) -> dict[str, Any]:
-    """The cells by importance, then by density: for a figure that shows a cell's weights where one points."""
-    side = (spec.cells, spec.cells)
+    """The arrows at every density, at the importance in the middle of the diagram."""
+    row = slice(spec.cells * ((spec.cells - 1) // 2), spec.cells * ((spec.cells + 1) // 2))
+    phase, loss = found(out.theta)[row].tolist(), out.loss.min(1).values[row].tolist()
     return {
-        "densities": densities(spec).tolist(),
-        "importances": importances(spec).tolist(),
-        "phases": list(PHASES),
-        "theory": arms(spec).argmin(0).view(side).tolist(),
-        "trained": found(out.theta).view(side).tolist(),
-        "loss": [[float(f"{loss:.4g}") for loss in row] for row in out.loss.min(1).values.view(side).tolist()],
-        "weights": [[[round(w, 3) for w in row] for row in cell] for cell in out.theta.tolist()],
+        "kind": "vectors",
+        "axis": "density",
+        "values": [float(f"{p:.3g}") for p in densities(spec).tolist()],
+        "vectors": [[[round(w, 4) for w in feature[:-1]] for feature in cell] for cell in out.theta[row].tolist()],
+        "notes": [f"{PHASES[one]}, loss {each:.3g}" for one, each in zip(phase, loss, strict=True)],
+        "chosen": 0,
     }
 
 
@@ -428,4 +428,5 @@ EXPERIMENT = Experiment(
     ),
     needs=needs,
     data=data,
+    nonsense=Nonsense("models after a single step", "training", {"steps": 1}),
 )

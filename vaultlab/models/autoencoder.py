@@ -1,7 +1,6 @@
-"""The toy autoencoder on sparse features, x′ = f(W Wᵀ x + b): its data, its training by a hand-made gradient, and the
-losses that are known without training.
+"""The toy autoencoder on sparse features, x′ = f(W Wᵀ x + b): its training, by a hand-made gradient.
 
-Loss: Σ I_i (x_i − x′_i)². Data: x_i is 0 with probability S (the sparsity), else uniform in [0, 1]; p = 1 − S.
+Loss: Σ I_i (x_i − x′_i)². Data: see `sparse`.
 Source: Elhage et al. (2022), "Toy Models of Superposition", section "Demonstrating Superposition",
 https://transformer-circuits.pub/2022/toy_model/index.html
 """
@@ -11,17 +10,26 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-Draws = Callable[..., torch.Generator]
-"""Names → a fresh generator on the CPU, the same for the same names."""
-
-Progress = Callable[[int, int, str], None]
+from vaultlab.models.draws import Draws
+from vaultlab.models.sparse import Law, Pairs, Vectors, fresh
 
 HELD_OUT = 2**12
 """Fresh vectors that the loss is followed on while it trains."""
+
+CACHED = 2**17
+"""Numbers that a core keeps close: passes over more of them wait for the memory."""
+
+Theta = Float[Tensor, "points seeds features hidden+1"]
+"""[W | b] of every model."""
+
+Slices = tuple[slice, slice]
+"""Some points, some seeds of them."""
+
+Fill = Callable[[Float[Tensor, "points features batch"], slice], None]
+"""Writes the vectors of a slice of the points into the tensor that it is given."""
 
 
 class Toy(NamedTuple):
@@ -31,6 +39,11 @@ class Toy(NamedTuple):
     hidden: int
     importance: float
     relu: bool
+    pairs: Pairs = "independent"
+
+    @property
+    def law(self) -> Law:
+        return Law(self.features, self.pairs)
 
     def importances(self) -> Float[Tensor, " features"]:
         return self.importance ** torch.arange(self.features, dtype=torch.float64)
@@ -41,19 +54,29 @@ class Toy(NamedTuple):
 
 
 class Course(NamedTuple):
-    """How it is trained: `learning_rate` is Adam's at the start and falls to 0 along a half cosine."""
+    """How it is trained: `learning_rate` is Adam's at the start and falls to 0 along a half cosine; `looks` is how
+    often at least the loss is looked at."""
 
     steps: int
     batch: int
     learning_rate: float
     seeds: int
     seed: int
+    looks: int = 60
+
+
+class Moment(NamedTuple):
+    """A look at the models after so many steps: theta is the very tensor that goes on being trained."""
+
+    step: int
+    theta: Theta
+    loss: Float[Tensor, "points seeds"]
 
 
 class Trained(NamedTuple):
-    """theta is [W | b]; the curve is the loss on fresh vectors before the steps `curve_at`, and after the last."""
+    """The curve is the loss on fresh vectors before the steps `curve_at`, and after the last."""
 
-    theta: Float[Tensor, "points seeds features hidden+1"]
+    theta: Theta
     curve: Float[Tensor, "steps points seeds"]
     curve_at: list[int]
 
@@ -67,23 +90,32 @@ def train(
     progress: Callable[..., None],
 ) -> Trained:
     """Every seed at every sparsity as one batch, on the same uniform draws: each as it would have come out alone."""
+    moments = list(training(toy, course, sparsities, device, draws, progress))
+    curve = torch.stack([moment.loss for moment in moments])
+    return Trained(moments[-1].theta, curve, [moment.step for moment in moments])
+
+
+def training(
+    toy: Toy,
+    course: Course,
+    sparsities: Sequence[float],
+    device: torch.device,
+    draws: Draws,
+    progress: Callable[..., None],
+) -> Iterator[Moment]:
+    """As `train`, looked at on the way: before the first step, then at even distances, and after the last."""
     theta = _first_weights(toy, course, draws).to(device).repeat(len(sparsities), 1, 1, 1)
     S = torch.tensor(sparsities, dtype=theta.dtype, device=device)[:, None, None]
-    gradient, adam = Gradient(toy, theta, course.batch), Adam(theta)
-    x, density = gradient.x1[:, :-1], 1 - S
-    tests = [fresh(toy, sparsity, draws("toy", course.seed, "fresh"), HELD_OUT).to(theta) for sparsity in sparsities]
-    curve, curve_at = [], []
+    gradient, adam, law = Gradient(toy, theta, course.batch), Adam(theta), toy.law
+    tests = [fresh(law, sparsity, draws("toy", course.seed, "fresh"), HELD_OUT).to(theta) for sparsity in sparsities]
     for step, uniform in enumerate(_uniform(toy, course, draws, device)):
         if step % 16 == 0:
             progress(step, course.steps, "training")
-        if step % max(1, course.steps // 60) == 0:
-            curve.append(_losses_in_training(toy, theta, tests))
-            curve_at.append(step)
-        torch.sub(uniform, S, out=x)
-        x.clamp_(min=0).div_(density)
-        adam(gradient(theta), course.learning_rate * (1 + math.cos(math.pi * step / course.steps)) / 2)
-    curve.append(_losses_in_training(toy, theta, tests))
-    return Trained(theta, torch.stack(curve), [*curve_at, course.steps])
+        if step % max(1, course.steps // course.looks) == 0:
+            yield Moment(step, theta, _losses_in_training(toy, theta, tests))
+        grad = gradient(lambda x, points, uniform=uniform: law.fill(x, uniform, S[points]))  # type: ignore[misc]
+        adam(grad, course.learning_rate * (1 + math.cos(math.pi * step / course.steps)) / 2)
+    yield Moment(course.steps, theta, _losses_in_training(toy, theta, tests))
 
 
 def _first_weights(toy: Toy, course: Course, draws: Draws) -> Float[Tensor, "seeds features hidden+1"]:
@@ -102,7 +134,7 @@ def _uniform(toy: Toy, course: Course, draws: Draws, device: torch.device) -> It
         yield from torch.rand(size, generator=generator).to(device)
 
 
-def _losses_in_training(toy: Toy, theta: Tensor, tests: Sequence["Vectors"]) -> Float[Tensor, "points seeds"]:
+def _losses_in_training(toy: Toy, theta: Theta, tests: Sequence[Vectors]) -> Float[Tensor, "points seeds"]:
     """The loss at every sparsity in training's own precision, the error made first and then weighted."""
     W, b = theta[..., :-1], theta[..., -1:]
     points = []
@@ -113,62 +145,102 @@ def _losses_in_training(toy: Toy, theta: Tensor, tests: Sequence["Vectors"]) -> 
 
 
 class Gradient:
-    """The gradient of the mean loss, by hand, in buffers made once: autograd would take most of a small step's time.
+    """The gradient of the mean loss at `theta`, by hand, in buffers made once: autograd would take most of a small
+    step's time.
 
-    Points and seeds form one batch. With x₁ = (x, 1), A = [W Wᵀ | b] and r = f(A x₁), the error is e = (r − x)[r > 0].
-    Through A a step is two matrix products, however small m is: ∂A = 2 I e x₁ᵀ / batch, then, G being W Wᵀ,
-    ∂W = (∂G + ∂Gᵀ) W. Where n is far larger than m, going through the hidden layer h = Wᵀx takes less:
-    ∂W = 2 (I e hᵀ + x (Wᵀ I e)ᵀ) / batch. The caller writes x into all but the last row of `x1`, which stays 1.
+    With x₁ = (x, 1), A = [W Wᵀ | b] and r = f(A x₁), the error is e = (r − x)[r > 0]; ∂A = 2 I e x₁ᵀ / batch. As many
+    models go through the products at once as fit into a core's cache; on a GPU, into its memory.
     """
 
-    def __init__(self, toy: Toy, theta: Float[Tensor, "points seeds features hidden+1"], batch: int) -> None:
-        points, seeds, n, _ = theta.shape
-        self.x1 = theta.new_ones(points, n + 1, batch)
-        self._toy = toy
-        self._scale = (2 / batch * toy.importances()).to(theta)[:, None]
-        self._grad = torch.empty_like(theta)
-        self._A = theta.new_empty(points, seeds, n, n + 1)
-        self._dA = torch.empty_like(self._A)
-        self._out = theta.new_empty(points, seeds, n, batch)
+    def __init__(self, toy: Toy, theta: Theta, batch: int) -> None:
+        points, seeds, n, columns = theta.shape
+        at_once = max(1, (CACHED if theta.device.type == "cpu" else 2**27) // (n * batch))
+        width = min(seeds, at_once)  # seeds, of so many points
+        count = min(points, at_once // seeds) if width == seeds else 1
+        self._chunks = [
+            (slice(point, min(point + count, points)), slice(seed, min(seed + width, seeds)))
+            for point in range(0, points, count)
+            for seed in range(0, seeds, width)
+        ]
+        self._x1 = theta.new_ones(count, n + 1, batch)
+        self._out = theta.new_empty(count, width, n, batch)
         self._error = torch.empty_like(self._out)
+        through = _Hidden if n > max(32, 4 * (columns - 1)) else _Gram
+        self._through: _Gram | _Hidden = through(toy, theta, batch)
 
-    def __call__(self, theta: Float[Tensor, "points seeds features hidden+1"]) -> Tensor:
-        """Of the loss at `theta` on the vectors in `x1`; the tensor is written over by the next call."""
-        W = theta[..., :-1]
-        if self._toy.features > max(32, 4 * self._toy.hidden):
-            return self._through_hidden(W, theta[..., -1:])
-        self._A[..., :-1] = W @ W.mT
-        self._A[..., -1] = theta[..., -1]
-        torch.bmm(self._A.flatten(1, 2), self.x1, out=self._out.flatten(1, 2))
-        self._find_error()
-        torch.bmm(self._error.flatten(1, 2), self.x1.mT, out=self._dA.flatten(1, 2))
-        self._dA.mul_(self._scale)
-        dG = self._dA[..., :-1]
-        self._grad[..., :-1] = (dG + dG.mT) @ W
-        self._grad[..., -1] = self._dA[..., -1]
+    def __call__(self, fill: Fill) -> Tensor:
+        """On the vectors that `fill` writes; the tensor is written over by the next call."""
+        self._through.begin()
+        for points, seeds in self._chunks:
+            count, width = points.stop - points.start, seeds.stop - seeds.start
+            x1 = self._x1[:count]
+            if seeds.start == 0:  # else it is the next seeds' turn on the same vectors
+                fill(x1[:, :-1], points)
+            self._through.go((points, seeds), x1, self._out[:count, :width], self._error[:count, :width])
+        return self._through.end()
+
+
+class _Gram:
+    """Through A: two products a step, however small m is. With G = W Wᵀ, ∂W = (∂G + ∂Gᵀ) W."""
+
+    def __init__(self, toy: Toy, theta: Theta, batch: int) -> None:
+        self._relu, self._theta, self._scale = toy.relu, theta.flatten(0, 1), _scale(toy, theta, batch)
+        self._A = theta.new_empty(*theta.shape[:3], toy.features + 1)
+        self._dA, self._grad = torch.empty_like(self._A), torch.empty_like(theta)
+
+    def begin(self) -> None:
+        A, W = self._A.flatten(0, 1), self._theta[..., :-1]
+        A[..., :-1] = torch.bmm(W, W.mT)
+        A[..., -1] = self._theta[..., -1]
+
+    def go(self, at: Slices, x1: Tensor, out: Tensor, error: Tensor) -> None:
+        torch.bmm(self._A[at].flatten(1, 2), x1, out=out.flatten(1, 2))
+        _find_error(self._relu, out, x1, error)
+        torch.bmm(error.flatten(1, 2), x1.mT, out=self._dA[at].flatten(1, 2))
+
+    def end(self) -> Tensor:
+        dA, grad = self._dA.flatten(0, 1).mul_(self._scale), self._grad.flatten(0, 1)
+        dG = dA[..., :-1]
+        grad[..., :-1] = torch.bmm(dG + dG.mT, self._theta[..., :-1])
+        grad[..., -1] = dA[..., -1]
         return self._grad
 
-    def _through_hidden(self, W: Tensor, b: Tensor) -> Tensor:
-        x, (points, seeds, n, m) = self.x1[:, :-1], W.shape
-        hidden = (W.mT.flatten(1, 2) @ x).view(points, seeds, m, -1)
-        torch.matmul(W, hidden, out=self._out)
-        self._out.add_(b)
-        self._find_error()
-        dW, db = self._grad[..., :-1], self._grad[..., -1:]
-        dW.copy_(self._error @ hidden.mT)
-        torch.sum(self._error, -1, keepdim=True, out=db)
-        self._grad.mul_(self._scale)
-        back = x @ ((W * self._scale).mT @ self._error).flatten(1, 2).mT
-        dW.add_(back.view(points, n, seeds, m).transpose(1, 2))
+
+class _Hidden:
+    """Through h₁ = (Wᵀx, 1), which takes less where n is far larger: ∂[W | b] = 2 (I e h₁ᵀ + x (Wᵀ I e)ᵀ) / batch."""
+
+    def __init__(self, toy: Toy, theta: Theta, batch: int) -> None:
+        self._relu, self._theta, self._scale = toy.relu, theta, _scale(toy, theta, batch)
+        self._scaled, self._grad = torch.empty_like(theta), torch.empty_like(theta)
+
+    def begin(self) -> None:
+        torch.mul(self._theta, self._scale, out=self._scaled)
+
+    def go(self, at: Slices, x1: Tensor, out: Tensor, error: Tensor) -> None:
+        theta, x, grad = self._theta[at], x1[:, :-1], self._grad[at]
+        hidden = torch.bmm(theta.mT.flatten(1, 2), x).view(*theta.shape[:2], -1, x.shape[-1])
+        hidden[..., -1, :] = 1
+        torch.matmul(theta, hidden, out=out)
+        _find_error(self._relu, out, x1, error)
+        torch.matmul(error, hidden.mT, out=grad).mul_(self._scale)
+        back = torch.matmul(self._scaled[at][..., :-1].mT, error)
+        grad[..., :-1] += torch.bmm(back.flatten(1, 2), x.mT).view(*back.shape[:-1], -1).mT
+
+    def end(self) -> Tensor:
         return self._grad
 
-    def _find_error(self) -> None:
-        """From W Wᵀ x + b in `_out`: the error where the output is above 0, else 0."""
-        if self._toy.relu:
-            self._out.relu_()
-        torch.sub(self._out, self.x1[:, None, :-1], out=self._error)
-        if self._toy.relu:
-            torch.ops.aten.threshold_backward.grad_input(self._error, self._out, 0, grad_input=self._error)
+
+def _scale(toy: Toy, theta: Theta, batch: int) -> Float[Tensor, "features 1"]:
+    return (2 / batch * toy.importances()).to(theta)[:, None]
+
+
+def _find_error(relu: bool, out: Tensor, x1: Tensor, error: Tensor) -> None:
+    """From W Wᵀ x + b in `out`: the error where the output is above 0, else 0."""
+    if relu:
+        out.relu_()
+    torch.sub(out, x1[:, None, :-1], out=error)
+    if relu:
+        torch.ops.aten.threshold_backward.grad_input(error, out, 0, grad_input=error)
 
 
 class Adam:
@@ -181,67 +253,8 @@ class Adam:
     def __call__(self, grad: Tensor, rate: float) -> None:
         self.step += 1
         first, second = self.betas
+        root = math.sqrt(1 - second**self.step)
         self._mean.lerp_(grad, 1 - first)
         self._square.mul_(second).addcmul_(grad, grad, value=1 - second)
-        torch.sqrt(self._square, out=self._scale)
-        self._scale.div_(math.sqrt(1 - second**self.step)).add_(self.eps)
-        self.theta.addcdiv_(self._mean, self._scale, value=-rate / (1 - first**self.step))
-
-
-class Vectors(NamedTuple):
-    """Vectors to measure a loss on. The mean of `weight` times a quantity is that quantity's expectation."""
-
-    x: Float[Tensor, "vectors features"]
-    weight: Float[Tensor, " vectors"]
-
-    def to(self, like: Tensor) -> "Vectors":
-        return Vectors(self.x.to(like), self.weight.to(like))
-
-
-def fresh(toy: Toy, sparsity: float, generator: torch.Generator, count: int) -> Vectors:
-    """Vectors in float64 that no model has trained on, drawn with about two features each and weighted back.
-
-    At high sparsity nearly all vectors are empty and the loss comes from the few with two features or more: drawn as
-    they come, 65 000 vectors would hold none of these.
-    """
-    p, n = 1 - sparsity, toy.features
-    q = max(p, min(0.5, 2 / n))
-    x, active = torch.rand(2, count, n, generator=generator, dtype=torch.float64)
-    active = (active < q).double()
-    present = active.sum(1)
-    weight = torch.ones(count, dtype=torch.float64)
-    if q > p:
-        weight = (p / q) ** present * ((1 - p) / (1 - q)) ** (n - present)
-    return Vectors(x * active, weight)
-
-
-def linear_part(theta: Float[Tensor, "seeds features hidden+1"], x: Float[Tensor, "batch features"]) -> Tensor:
-    """W Wᵀ x + b [seeds, batch, features], as the definition has it: into the hidden layer and out again."""
-    squeezed = einsum(theta[..., :-1], x, "seeds features hidden, batch features -> seeds batch hidden")
-    out = einsum(theta[..., :-1], squeezed, "seeds features hidden, seeds batch hidden -> seeds batch features")
-    return out + theta[..., None, :, -1]
-
-
-def gradient_residual(toy: Toy, theta: Tensor, x: Float[Tensor, "batch features"]) -> Tensor:
-    """How far the hand-made gradient is from autograd's of the loss as defined, as a share of its largest entry."""
-    gradient = Gradient(toy, theta[None], len(x))
-    gradient.x1[:, :-1] = x.T
-    by_hand = gradient(theta[None])[0]
-    leaf = theta.clone().requires_grad_()
-    loss = ((toy.output(linear_part(leaf, x)) - x).square() @ toy.importances()).mean(1).sum()
-    (by_autograd,) = torch.autograd.grad(loss, leaf)
-    return (by_hand - by_autograd).abs().max() / (by_autograd.abs().max() + 1e-12)
-
-
-def mean_loss(toy: Toy, sparsity: float) -> float:
-    """The loss of a model that always answers the mean: Σ I_i Var(x_i)."""
-    p = 1 - sparsity
-    return float(toy.importances().sum()) * (p / 3 - p**2 / 4)
-
-
-def linear_loss(toy: Toy, sparsity: float, theta: Tensor) -> Float[Tensor, " seeds"]:
-    """The expected loss without the activation, in closed form: x has mean p/2 and variance p/3 − p²/4."""
-    p, W, b = 1 - sparsity, theta[..., :-1], theta[..., -1]
-    lost = torch.eye(toy.features, dtype=W.dtype) - W @ W.mT
-    spread = (p / 3 - p**2 / 4) * lost.square().sum(-1)
-    return (spread + (p / 2 * lost.sum(-1) - b).square()) @ toy.importances()
+        torch.sqrt(self._square, out=self._scale).add_(self.eps * root)
+        self.theta.addcdiv_(self._mean, self._scale, value=-rate * root / (1 - first**self.step))
