@@ -54,7 +54,8 @@ from vaultlab.models.absolute import (
     unshared,
     unshared_loss,
 )
-from vaultlab.models.autoencoder import HELD_OUT, Course, Toy, mean_loss
+from vaultlab.models.autoencoder import HELD_OUT, Course, Toy
+from vaultlab.models.exam import mean_loss
 from vaultlab.models.load import Shape
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, heat, log_axis
 from vaultlab.plots.vectors import SISTERS

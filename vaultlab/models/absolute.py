@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaultlab.models.autoencoder import HELD_OUT, Adam, Course, Toy, Vectors, fresh
+from vaultlab.models.autoencoder import HELD_OUT, Adam, Course, Toy
 from vaultlab.models.draws import Draws
+from vaultlab.models.sparse import Vectors, fresh
 
 
 class Net(NamedTuple):
@@ -135,7 +136,7 @@ def _losses_in_training(toy: Toy, net: Net, tests: Sequence[Vectors]) -> Float[T
 
 def signed(toy: Toy, sparsity: float, generator: torch.Generator, count: int) -> Vectors:
     """Vectors that no model has trained on, as the autoencoder's but of either sign."""
-    x, weight = fresh(toy, sparsity, generator, count)
+    x, weight = fresh(toy.law, sparsity, generator, count)
     signs = torch.randint(0, 2, x.shape, generator=generator).mul_(2).sub_(1)
     return Vectors(x * signs, weight)
 

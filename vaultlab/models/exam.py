@@ -132,7 +132,11 @@ def linear_part(theta: Float[Tensor, "seeds features hidden+1"], x: Float[Tensor
 
 def gradient_residual(toy: Toy, theta: Tensor, x: Float[Tensor, "batch features"]) -> Tensor:
     """How far the hand-made gradient is from autograd's of the loss as defined, as a share of its largest entry."""
-    by_hand = Gradient(toy, theta[None], len(x))(lambda into, points: into.copy_(x.T))[0]
+
+    def fill(into: Tensor, points: slice) -> None:
+        into.copy_(x.T)
+
+    by_hand = Gradient(toy, theta[None], len(x))(fill)[0]
     leaf = theta.clone().requires_grad_()
     loss = ((toy.output(linear_part(leaf, x)) - x).square() @ toy.importances()).mean(1).sum()
     (by_autograd,) = torch.autograd.grad(loss, leaf)
