@@ -126,6 +126,8 @@ def serve(first: str) -> None:
         devices[id] = ask["device"]
         say(id, "started", None)
         acts = ask["fields"].get("acts", [])
+        if "alone" in acts and ask["beside"]:
+            act("kill", id, ask["id"])
         for what in acts:
             act(what, id, ask["id"])
         if not {"wait", "nonsense", "where", "device", "big"} & set(acts):

@@ -303,6 +303,23 @@ def test_long_work_makes_way_for_the_note_being_edited(alive: Alive, eta_s: floa
     assert alive.states() == {"two": "fresh", "long": "fresh"}
 
 
+def test_only_what_is_as_urgent_is_named_with_a_block(alive: Alive) -> None:
+    """What others want of the same text must not keep the note being edited waiting."""
+    for id in ("a", "b"):
+        alive.write(f"{id}.md", NOTE.replace("double: two", f"double: {id}"))
+    alive.daemon.changes.add("vaultlab/x.md")
+    alive.after(RUN_S + 1)
+    alive.save("Note.md", NOTE + "\n" + OTHER)
+    alive.after(RUN_S)
+    alive.settle()
+    assert [(ask.id, [one.id for one in ask.beside]) for ask in alive.asked] == [
+        ("two", ["other"]),
+        ("other", []),
+        ("a", ["b"]),
+        ("b", []),
+    ]
+
+
 def test_manual_and_frozen_blocks_wait_for_a_hand(alive: Alive) -> None:
     alive.save("Note.md", NOTE.replace("number: 1", "number: 1\nrun: manual"))
     alive.settle()

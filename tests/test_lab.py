@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,17 @@ def test_two_deaths_on_one_ask_are_enough(lab: Lab) -> None:
     assert "2 times" in failure(lab.ask(an_ask("kill", force=True))).message
     assert pid_of(lab) != pid  # tried, for its author insists
     assert "died" in failure(lab.ask(an_ask("kill", n=2))).message
+
+
+def test_a_death_with_others_beside_is_not_held_against_the_run(lab: Lab) -> None:
+    """What was read for them may have been too much: it runs once more alone, and only that would count."""
+    ask = replace(an_ask("alone"), beside=(an_ask(id="other"),))
+    for _ in range(3):
+        assert isinstance(lab.ask(ask), Result)
+    assert lab.deaths(ask) == 0
+    deadly = replace(an_ask("kill"), beside=(an_ask(id="other"),))
+    assert "died" in failure(lab.ask(deadly)).message
+    assert (lab.deaths(deadly), lab.deaths(an_ask("kill"))) == (1, 1)
 
 
 def test_a_run_that_waits_behind_a_death_is_served(lab: Lab) -> None:

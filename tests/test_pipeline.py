@@ -150,6 +150,21 @@ def test_a_claim_answers_for_itself(bed: Bed) -> None:
     assert bed.states() == {"two": "fresh"}
 
 
+def test_those_behind_that_read_the_same_text_are_named_with_a_block(bed: Bed) -> None:
+    for id, text in (("a", "hello"), ("b", "else"), ("c", "hello"), ("d", "hello")):
+        bed.write(f"{id}.md", NOTE.replace("double: two", f"double: {id}").replace("text: hello", f"text: {text}"))
+    bed.render(force=True)
+    assert {ask.id: [one.id for one in ask.beside] for ask in bed.asked} == {
+        "a": ["c", "d"],
+        "b": [],
+        "c": ["d"],
+        "d": [],
+    }
+    (beside, _), own = bed.asked[0].beside, bed.asked[0].texts["text"]
+    assert beside.texts == {"text": replace(own, parts=())}, "the worker has the words from the block itself"
+    assert beside.force
+
+
 def test_a_second_render_asks_nothing_and_changes_no_byte_and_no_time(bed: Bed) -> None:
     bed.write("Note.md", NOTE)
     bed.render()

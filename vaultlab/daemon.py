@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vaultlab.errors import NoteError, RunError, VaultError, VaultlabError
 from vaultlab.jobs import Job, Jobs, Order, Priority
-from vaultlab.pipeline import QUIET_S, AskWorker, Outcome, Pipeline, Selection
+from vaultlab.pipeline import BEHIND, QUIET_S, AskWorker, Outcome, Pipeline, Selection
 from vaultlab.result import Answer, Ask, Failure, Progress
 from vaultlab.survey import Item, Look, Survey
 from vaultlab.vault import files, presence
@@ -413,7 +413,11 @@ class Daemon:
             if item is not None:
                 self._seen.discard(_key(item))
             return
-        outcome = self.pipeline.one(survey, item, Selection(id=item.id if by_name else None, force=job.forced))
+        items = {one.name: one for one in survey.items}
+        waiting = [one for one in self.jobs.pending(BEHIND) if one.state == "queued" and one.priority <= job.priority]
+        behind = [items[one.block] for one in waiting if one.block in items]
+        selection = Selection(id=item.id if by_name else None, force=job.forced)
+        outcome = self.pipeline.one(survey, item, selection, behind=behind)
         answer = outcome.answer
         stopped = isinstance(answer, Failure) and answer.kind == "cancelled"
         now = self.jobs.get(job.id)

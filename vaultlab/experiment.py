@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vaultlab.models.draws import draws
 from vaultlab.models.load import Model, Shape
+from vaultlab.models.trace import Site, Trace, trace
 from vaultlab.plots.style import Drawing
 from vaultlab.result import Check, Metric, Text, Value
 
@@ -68,6 +69,8 @@ class Bench:
     """What `compute` works with. Randomness comes from `generator` alone; `progress` also is where a run is cancelled.
 
     `batch` is how many texts at most go through a model at once: after running out of memory a run is tried with half.
+    `trace` is `models.trace.trace`; what `reads` promises goes through it, so that other runs may share the pass. What
+    is to be found by another way, for a check, calls `models.trace.trace` itself.
     """
 
     device: torch.device
@@ -76,6 +79,7 @@ class Bench:
     texts: Mapping[str, Text] = field(default_factory=dict)
     batch: int = 32
     report: Callable[[str, int, int], None] = lambda phase, done, total: None
+    trace: Trace = trace
 
     def generator(self, *entropy: int | str) -> torch.Generator:
         """A fresh generator on the CPU, so that the draws depend on what is named here and not on batch or device."""
@@ -134,12 +138,23 @@ class Needs(NamedTuple):
     seconds: float
 
 
+class Reads(NamedTuple):
+    """Which activations of a text a run wants. `cut` is all that decides, beside the model and the text, which tokens
+    are read and in which batches: runs with an equal one share their passes. It is a promise that nothing relies on:
+    what is broken of it costs time, no number.
+    """
+
+    cut: tuple[Any, ...]
+    sites: tuple[Site, ...]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB, with strings, numbers and tuples of them
     where it must; `figures` says what each figure shows, the card's own first. `together` computes several points of a
-    sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done. `nonsense`
-    and the `stress` of the Spec's fields are what `vaultlab stress` tries a block's claims on."""
+    sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done. `reads`
+    says what goes through `Bench.trace`, so that blocks over one text share the pass. `nonsense` and the `stress` of
+    the Spec's fields are what `vaultlab stress` tries a block's claims on."""
 
     version: int
     Spec: type[Any]
@@ -155,3 +170,4 @@ class Experiment:
     data: Callable[[Any, Any], Mapping[str, Any]] | None = None
     together: Callable[[list[Any], Bench], Iterable[Any]] | None = None
     nonsense: Nonsense | None = None
+    reads: Callable[[Any, Shape], Reads | None] | None = None

@@ -110,6 +110,9 @@ class Lab:
                 return _stopped(ask, call)
             if answer.before_hello and not answer.lost:
                 return Failure(ask.id, "environment", f"{self._name} could not start: {answer.cause}.", answer.said)
+            if call.started is not None and ask.beside and not answer.lost:
+                ask = replace(ask, beside=())  # what it read for others may have been too much: once more, alone
+                continue
             if call.started is not None:
                 self._count(name, answer)
                 if self._deaths[name] >= _DEATHS:
@@ -349,7 +352,7 @@ def _opened(kind: str, body: Any, far: str) -> Any:
 
 def _fingerprint(ask: Ask) -> str:
     """What of an Ask could take a worker down: everything but who asks and how long it may take."""
-    asked = encode(replace(ask, id="", force=False, limits=type(ask.limits)()))
+    asked = encode(replace(ask, id="", force=False, limits=type(ask.limits)(), beside=()))
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

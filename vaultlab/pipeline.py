@@ -4,7 +4,7 @@ import fnmatch
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,9 @@ QUIET_S = 5.0
 """Obsidian saves every 2 s while its author types: a note is written only when nobody has for so long."""
 
 TRIES = 5
+
+BEHIND = 64
+"""So many blocks further on are looked through for those that read the same text."""
 
 
 @dataclass(frozen=True)
@@ -118,20 +121,25 @@ class Pipeline:
             if not todo:
                 yield from self.debts(survey)
                 return
-            for item in todo:
+            for at, item in enumerate(todo):
                 self.tried.add((item.id or item.path, item.lab_ask, item.card))
-                yield self.one(survey, item, selection)
+                yield self.one(survey, item, selection, behind=todo[at + 1 : at + 1 + BEHIND])
             survey = self.look()
 
     def _untried(self, item: Item) -> bool:
         return (item.id or item.path, item.lab_ask, item.card) not in self.tried
 
-    def one(self, survey: Survey, item: Item, selection: Selection, trial: Trial | None = None) -> Outcome:
+    def one(
+        self, survey: Survey, item: Item, selection: Selection, trial: Trial | None = None, behind: Iterable[Item] = ()
+    ) -> Outcome:
         """Run this block of the survey, with a `trial` its variations too, and write what came out. What goes wrong is
-        said in the outcome."""
+        said in the outcome.
+
+        `behind` are blocks that wait and are no less urgent: what they read of the same text may be read with it.
+        """
         started = self.now()
         try:
-            outcome = self._block(survey, item, selection, trial)
+            outcome = self._block(survey, item, selection, trial, behind)
         except VaultlabError as error:
             outcome = Outcome(item, problem=error.message, hint=error.hint, machine=isinstance(error, RunError))
         except Exception as error:  # one of the two broad ones: one author's note never stops another's
@@ -140,14 +148,16 @@ class Pipeline:
             outcome = Outcome(item, problem=said, hint="`vaultlab doctor` says where the log is.", machine=True)
         return replace(outcome, seconds=self.now() - started)
 
-    def _block(self, survey: Survey, item: Item, selection: Selection, trial: Trial | None) -> Outcome:
+    def _block(
+        self, survey: Survey, item: Item, selection: Selection, trial: Trial | None, behind: Iterable[Item]
+    ) -> Outcome:
         if item.state == "error":
             first = item.problems[0]
             with self.alone():
                 wrote = item.speaks and self._write_error(survey, item, first, item.lab_ask)
             return Outcome(item, problem=first.message, hint=first.hint, line=first.line, wrote=wrote)
         assert item.ask is not None
-        ask = replace(item.ask, force=selection.force)
+        ask = replace(item.ask, force=selection.force, beside=_beside(item.ask, behind, force=selection.force))
         ask = insisted(ask) if selection.by_hand or trial else ask
         answer = self.ask(ask, lambda progress: self.progress(item, progress))
         stress = self._tried(item, trial) if trial and isinstance(answer, Result) else None
@@ -441,6 +451,16 @@ class Pipeline:
                 files.replace(path, text.encode(), page.is_problems)
             elif (standing := files.look_again(path)) is not None and page.is_problems(standing):
                 path.unlink()
+
+
+def _beside(ask: Ask, behind: Iterable[Item], *, force: bool) -> tuple[Ask, ...]:
+    """What those of them ask that read a text of this one; the worker has the text itself from this one."""
+    read = {text.sha256 for text in ask.texts.values()}
+    return tuple(
+        replace(one.ask, force=force, texts={name: replace(text, parts=()) for name, text in one.ask.texts.items()})
+        for one in behind
+        if one.ask is not None and not read.isdisjoint(text.sha256 for text in one.ask.texts.values())
+    )
 
 
 def _asks(block: parse.Block) -> tuple[object, ...]:

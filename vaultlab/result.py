@@ -48,6 +48,8 @@ class Ask:
 
     `version` is that of the experiment as the asker knows it; 0: whatever it is.
     `figures`: whether a sweep's answer is to have any.
+    `beside` are Asks that wait and read the same text, known by its hash alone: what they want of it is read with this
+    one, where that is possible. It changes no answer.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Ask:
     force: bool = False
     version: int = 0
     figures: bool = True
+    beside: tuple["Ask", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

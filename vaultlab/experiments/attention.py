@@ -49,7 +49,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -68,6 +68,7 @@ from vaultlab.experiment import (
     Needs,
     Nonsense,
     Quantity,
+    Reads,
     Share,
     TextName,
 )
@@ -77,7 +78,7 @@ from vaultlab.models.heads import SLICE, Reading, apart, constant, kronecker_res
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.tokens import Tokens
-from vaultlab.models.trace import Site, SiteName, trace
+from vaultlab.models.trace import Site, SiteName
 from vaultlab.plots.style import GREY, SHADES, Drawing, canvas, colour_bar, heat, tiles, token_axis, visible
 from vaultlab.result import Check, Metric
 
@@ -175,7 +176,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
     tokens = _tokens(spec, model, "\n\n".join(part for _, part in bench.text("text").parts))
     layers = _layers(spec, model)
     bench.progress(0, len(layers), "reading the text")
-    found = _found(model, tokens.ids[: spec.tokens], layers)
+    found = {site: one[0] for site, one in bench.trace(model, tokens.ids[None, : spec.tokens], _sites(layers)).items()}
     readings = []
     for done, layer in enumerate(layers):
         bench.progress(done, len(layers), "weighing what heads move")
@@ -221,10 +222,9 @@ def _layers(spec: Spec, model: Model) -> list[int]:
     return list(range(shape.layers)) if spec.layer is None else [spec.layer]
 
 
-def _found(model: Model, ids: Int[Tensor, " pos"], layers: list[int]) -> Found:
+def _sites(layers: Sequence[int]) -> tuple[Site, ...]:
     names: tuple[SiteName, ...] = ("resid_pre", "attn_in", "pattern", "attn", "mlp")
-    sites = [Site(name, layer) for layer in layers for name in names] + [Site("resid_post", layers[-1])]
-    return {site: value[0] for site, value in trace(model, ids[None], sites).items()}
+    return (*(Site(name, layer) for layer in layers for name in names), Site("resid_post", layers[-1]))
 
 
 def _reading(model: Model, layer: int, found: Found) -> Reading:
@@ -445,6 +445,14 @@ def verify(spec: Spec, out: Out) -> list[Check]:
             "what entered the first layer shown, and all attention and MLP outputs since; relative, the worst token",
         ),
     ]
+
+
+def reads(spec: Spec, shape: Shape) -> Reads | None:
+    """The text as one row, and of every layer shown all that goes in and out of its attention."""
+    if spec.weights == "shuffled":
+        return None
+    layers = range(shape.layers) if spec.layer is None else (spec.layer,)
+    return Reads(("whole", spec.tokens, spec.bos, spec.template), _sites(layers))
 
 
 def needs(spec: Spec, shape: Shape | None) -> Needs:
@@ -682,5 +690,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
+    reads=reads,
     nonsense=Nonsense("the same weights in random order", "what the model has learnt", {"weights": "shuffled"}),
 )

@@ -53,11 +53,11 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Nonsense, Quantity, TextName
+from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Nonsense, Quantity, Reads, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.load import Model, Shape
-from vaultlab.models.memories import Look, Promoted, Triggers, look, promoted, triggers
+from vaultlab.models.memories import Look, Promoted, Triggers, look, looked_at, promoted, triggers
 from vaultlab.models.prefixes import gauge_residual, misaligned, pushes, read_prefixes, stream_residual
 from vaultlab.models.sentences import TYPICAL, Sentences, batches, cut
 from vaultlab.models.shuffle import Weights, shuffled
@@ -206,7 +206,7 @@ def _looks(spec: Spec, bench: Bench, model: Model, sentences: Sentences, everywh
     done = 0
     for batch in batches(sentences, bench.batch):
         bench.progress(done, len(sentences.ids), "reading the text")
-        one = look(model, batch, layer)
+        one = look(model, batch, layer, bench.trace)
         one = one._replace(m=one.m[..., keys])
         if spec.key is not None:
             everywhere.append(one.m[one.ask][:, 0].float().cpu())
@@ -571,6 +571,14 @@ def gaussian_peak(count: int) -> float:
     return math.sqrt(math.pi) * float(torch.special.erfinv(torch.tensor(0.5 ** (1 / count), dtype=torch.float64)))
 
 
+def reads(spec: Spec, shape: Shape) -> Reads | None:
+    """The text, sentence by sentence, up to the layer's memories."""
+    if spec.weights == "shuffled":
+        return None
+    layer = default_layer(shape.layers) if spec.layer is None else spec.layer
+    return Reads(("sentences", spec.tokens, spec.bos), looked_at(shape, layer))
+
+
 def needs(spec: Spec, shape: Shape | None) -> Needs:
     """The weights, the unembedding in float32, a batch's activations; a pass up to the layer at 20 GFLOP/s, as on two
     cores."""
@@ -646,5 +654,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
+    reads=reads,
     nonsense=Nonsense("the same weights in random order", "what the model has learnt", {"weights": "shuffled"}),
 )

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model
+from vaultlab.models.load import Model, Shape
 from vaultlab.models.sentences import Batch
-from vaultlab.models.trace import Site, sinks, trace
+from vaultlab.models.trace import Site, Trace, sinks, trace
 
 LOGITS = 2**22
 """Logits held at once where values are read as tokens: 16 MB."""
@@ -79,11 +79,15 @@ class Look(NamedTuple):
     massive: Bool[Tensor, "batch pos"]
 
 
-def look(model: Model, batch: Batch, layer: int) -> Look:
+def looked_at(shape: Shape, layer: int) -> tuple[Site, Site]:
+    """Where a look is taken: at the stream that the MLP reads, and at its memories' coefficients."""
+    return Site("resid_pre" if "parallel" in shape.flags else "resid_mid", layer), Site("m", layer)
+
+
+def look(model: Model, batch: Batch, layer: int, read: Trace = trace) -> Look:
     """One batch, up to a layer's coefficients; a sink is one among the batch's tokens."""
-    stream = Site("resid_pre" if "parallel" in model.shape.flags else "resid_mid", layer)
-    site = Site("m", layer)
-    found = trace(model, batch.ids, (stream, site))
+    stream, site = looked_at(model.shape, layer)
+    found = read(model, batch.ids, (stream, site))
     ask, massive = _wanted(batch, found[stream], list(model.tokenizer.all_special_ids))
     return Look(batch, found[site], ask, massive)
 

@@ -47,6 +47,10 @@ class Site(NamedTuple):
     layer: int | None = None
 
 
+Trace = Callable[[Model, Int[Tensor, "batch pos"], Iterable[Site]], dict[Site, Tensor]]
+"""`trace`, or what stands in its place where passes are shared."""
+
+
 class _Enough(Exception):
     """Raised within the forward pass when everything asked for is there."""
 
@@ -99,6 +103,15 @@ def sinks(resid: Float[Tensor, "*batch pos d_model"]) -> Bool[Tensor, "*batch po
     return massive
 
 
+def has(model: Model, site: Site) -> bool:
+    """Whether there is such a place in the model."""
+    try:
+        _check_site(model, site)
+    except NoteError:
+        return False
+    return True
+
+
 def _hook(
     model: Model, site: Site, patterns: dict[int | None, Tensor | None], keep: Callable[[Site, Tensor], None]
 ) -> RemovableHandle:
@@ -148,18 +161,23 @@ def _check(model: Model, ids: Tensor, sites: set[Site]) -> None:
         raise NoteError(
             f"The text has {ids.shape[-1]} tokens, and {model.name} reads at most {shape.context}.", "Shorten the text."
         )
-    for name, layer in sites:
-        if name in ("final", "logits"):
-            continue
-        if name not in SITES:
-            raise NoteError(f"There is no site `{name}`.", f"The sites are {', '.join(SITES)}.", field="site")
-        if layer is None or not 0 <= layer < shape.layers:
-            raise NoteError(
-                f"{model.name} has no layer {layer}.", f"Its layers are 0 to {shape.layers - 1}.", field="layer"
-            )
-        if name == "resid_mid" and "parallel" in shape.flags:
-            raise NoteError(
-                f"{model.name} has no `resid_mid`: its attention and MLP read the same stream.",
-                "Take `resid_pre` or `resid_post`.",
-                field="site",
-            )
+    for site in sites:
+        _check_site(model, site)
+
+
+def _check_site(model: Model, site: Site) -> None:
+    (name, layer), shape = site, model.shape
+    if name in ("final", "logits"):
+        return
+    if name not in SITES:
+        raise NoteError(f"There is no site `{name}`.", f"The sites are {', '.join(SITES)}.", field="site")
+    if layer is None or not 0 <= layer < shape.layers:
+        raise NoteError(
+            f"{model.name} has no layer {layer}.", f"Its layers are 0 to {shape.layers - 1}.", field="layer"
+        )
+    if name == "resid_mid" and "parallel" in shape.flags:
+        raise NoteError(
+            f"{model.name} has no `resid_mid`: its attention and MLP read the same stream.",
+            "Take `resid_pre` or `resid_post`.",
+            field="site",
+        )

@@ -8,6 +8,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from vaultlab import experiments
 from vaultlab.catalogue import Entry, canonical, nearest, wanted
 from vaultlab.errors import NoteError, RunError
 from vaultlab.experiment import Experiment, Quantity
+from vaultlab.models.load import Shape, read_shape
 from vaultlab.result import Ask, Refusal, Text
 
 
@@ -82,6 +84,16 @@ class Asked:
     runs: tuple[Run, ...]
     key: str
     summary: str
+
+
+def shapes(run: Run) -> list[Shape]:
+    """The measures of the models that a run reads, without their weights. RunError as `read_shape` raises it."""
+    return [_shape(getattr(run.spec, field), sha256) for field, sha256 in run.models.items()]
+
+
+@cache  # a sweep asks for each of its points, and transformers takes a while to read a config
+def _shape(name: str, sha256: str) -> Shape:
+    return read_shape(name)
 
 
 class Refused(Exception):

@@ -1,14 +1,16 @@
 """What runs will take, against what the owner of the machine allows and what there is."""
 
 from collections.abc import Sequence
-from functools import cache
+
+import torch
 
 from vaultlab.errors import RunError
 from vaultlab.experiment import Needs
-from vaultlab.models.load import Shape, free_memory, read_shape
+from vaultlab.models.load import free_memory
 from vaultlab.result import Ask, Refusal
-from vaultlab.worker.asked import Asked, Refused, Run
+from vaultlab.worker.asked import Asked, Refused, Run, shapes
 from vaultlab.worker.course import Course, peak_memory
+from vaultlab.worker.residents import Residents
 
 
 def estimates(it: Asked, runs: Sequence[Run]) -> list[Needs]:
@@ -16,16 +18,10 @@ def estimates(it: Asked, runs: Sequence[Run]) -> list[Needs]:
     needs = it.experiment.needs
     if needs is None:
         return []
-    shapes = [[_shape(getattr(run.spec, field), sha256) for field, sha256 in run.models.items()] for run in runs]
-    return [needs(run.spec, those[0] if those else None) for run, those in zip(runs, shapes, strict=True)]
+    return [needs(run.spec, next(iter(shapes(run)), None)) for run in runs]
 
 
-@cache  # a sweep asks for each of its points, and transformers takes a while to read a config
-def _shape(name: str, sha256: str) -> Shape:
-    return read_shape(name)
-
-
-def check_limits(it: Asked, course: Course, missing: Sequence[Run]) -> None:
+def check_limits(it: Asked, course: Course, missing: Sequence[Run], residents: Residents) -> None:
     """Refused where it passes what the owner allows; RunError where it passes what is there."""
     limits, id = course.ask.limits, course.ask.id
     check_points(course.ask, len(missing))
@@ -33,7 +29,6 @@ def check_limits(it: Asked, course: Course, missing: Sequence[Run]) -> None:
     if not found:
         return
     most, seconds = max(need.bytes for need in found), sum(need.seconds for need in found)
-    free = free_memory(course.device)
     smaller = "Take smaller numbers in the block, or a smaller model."
     if limits.memory_bytes and most > limits.memory_bytes:
         took = f"It would take about {_gb(most)} of memory; a run may take {_gb(limits.memory_bytes)} here."
@@ -41,9 +36,20 @@ def check_limits(it: Asked, course: Course, missing: Sequence[Run]) -> None:
     if seconds > 2 * limits.time_s:  # an estimate may be off by a factor of two
         took = f"It would take about {in_words(seconds)}; a run may take {in_words(limits.time_s)} here."
         raise Refused(Refusal(id, took, "Take smaller numbers in the block. The owner of the machine sets the limit."))
+    free = _free(course.device, missing, residents)
+    if most > free:
+        residents.evict()
+        free = _free(course.device, missing, residents)
     if most > free:
         there = f"It would take about {_gb(most)} of memory; {_gb(free)} are free on {course.device}."
         raise RunError(there, f"{smaller} Closing other programs may help too.")
+
+
+def _free(device: torch.device, missing: Sequence[Run], residents: Residents) -> int:
+    """Bytes for these runs: what is free, and on a GPU their models' weights that are there already."""
+    names = {getattr(run.spec, field) for run in missing for field in run.models}
+    there = sum(residents.bytes(name, device) for name in names) if device.type != "cpu" else 0  # there it is a file's
+    return free_memory(device) + there
 
 
 def check_points(ask: Ask, missing: int) -> None:

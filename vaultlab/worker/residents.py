@@ -1,4 +1,4 @@
-"""Models that stay loaded between runs, the least recently used making way for the next."""
+"""Models that stay loaded between runs, the least recently used making way for the next; and what they have read."""
 
 import gc
 import time
@@ -11,6 +11,7 @@ from vaultlab.models.load import Model, free_memory, load
 from vaultlab.models.pull import pull
 from vaultlab.models.source import Say
 from vaultlab.models.toys import TOYS
+from vaultlab.worker.passes import Passes
 
 _SHARE = 0.9
 IDLE_S = 300.0
@@ -20,6 +21,7 @@ class Residents:
     """Loads each model once for all runs that want it, within nine tenths of the memory that is free at that moment."""
 
     def __init__(self) -> None:
+        self.passes = Passes()
         self._models: OrderedDict[tuple[str, torch.device], tuple[Model, float]] = OrderedDict()
 
     def get(self, name: str, device: torch.device, say: Say = lambda doing: None) -> Model:
@@ -30,20 +32,28 @@ class Residents:
         kept = self._models.pop(key, None)
         if kept is None or kept[0].sha256 != entry.sha256():
             del kept
-            while self._models and entry.bytes > _SHARE * free_memory(device):
-                self._models.popitem(last=False)
+            while (self.passes.bytes or self._models) and entry.bytes > _SHARE * free_memory(device):
+                if self.passes.bytes:
+                    self.passes.drop()
+                else:
+                    self._models.popitem(last=False)
                 give_back()
             kept = (load(name, device), 0.0)
         self._models[key] = (kept[0], time.monotonic())
         return kept[0]
 
+    def bytes(self, name: str, device: torch.device) -> int:
+        """What this model's weights take there; 0 if it is not loaded."""
+        kept = self._models.get((name, device))
+        return kept[0].shape.bytes if kept else 0
+
     def evict(self, idle_s: float = 0.0) -> None:
-        """Let go of models that nobody has asked for in this time."""
+        """Let go of models that nobody has asked for in this time, and of what was read for runs to come."""
+        self.passes.drop()
         old = [key for key, (_, used) in self._models.items() if time.monotonic() - used >= idle_s]
         for key in old:
             del self._models[key]
-        if old:
-            give_back()
+        give_back()
 
 
 def give_back() -> None:

@@ -2,14 +2,15 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from vaultlab import places
-from vaultlab.errors import NoteError, RunError
+from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.experiment import Bench, Experiment
 from vaultlab.models.load import Model, content_of
 from vaultlab.plots.style import render
@@ -17,6 +18,7 @@ from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Refusa
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
 from vaultlab.worker.course import Course, Stopped, choose, device_broken, peak_memory, short_of_memory, watch_peak
 from vaultlab.worker.limits import check_limits, check_points, estimates, in_words, no_memory
+from vaultlab.worker.passes import Reader, reader
 from vaultlab.worker.provenance import look, provenance
 from vaultlab.worker.residents import Residents
 from vaultlab.worker.store import Store, settled
@@ -101,7 +103,9 @@ class Runner:
                 missing.append(run)
             else:
                 results[run.key] = kept
-        check_limits(it, journey.course, missing)
+        check_limits(it, journey.course, missing, self.residents)
+        if missing and it.experiment.reads:
+            self.residents.passes.expect([*self._readers(it, missing), *self._readers_beside(ask)])
         for run, result in self._computed(journey, missing):
             results[run.key] = result
         if not ask.points:
@@ -109,6 +113,16 @@ class Runner:
         if ask.figures:
             self._keep_data(journey)
         return swept(it, journey.course, [results[run.key] for run in it.runs])
+
+    def _readers(self, it: Asked, runs: Iterable[Run]) -> list[Reader]:
+        return [one for one in (reader(it, run) for run in runs) if one is not None]
+
+    def _readers_beside(self, ask: Ask) -> Iterator[Reader]:
+        """The runs that wait for the same text and are not stored. What is wrong with one, it says at its own turn."""
+        for other in ask.beside:
+            with suppress(Refused, VaultlabError):
+                it = asked(other, self.registry, content_of)
+                yield from self._readers(it, (run for run in it.runs if other.force or not self.store.has(run.key)))
 
     def _keep_data(self, journey: _Journey) -> None:
         """What an interactive figure of a sweep is drawn from: one figure for each value of the swept field."""
@@ -134,9 +148,12 @@ class Runner:
         return None if out is None else replace(self._seen(journey, run, *out), cached=True)
 
     def _computed(self, journey: _Journey, missing: Sequence[Run]) -> Iterator[tuple[Run, Result]]:
-        """Compute what is missing; where the memory runs out, what is still missing once more with half the batch."""
-        todo = list(missing)
-        for batch in (_BATCH, _BATCH // 2):
+        """Compute what is missing; where the memory runs out, what is still missing once more with half the batch.
+
+        Where something was read along for others, first once more without: no result depends on who waits.
+        """
+        todo, batch = list(missing), _BATCH
+        while batch >= _BATCH // 2:
             try:
                 for out, facts in self._outs(journey, list(todo), batch):
                     run = todo.pop(0)
@@ -146,7 +163,9 @@ class Runner:
                 if not short_of_memory(error):
                     raise
                 _log.warning("out of memory with batches of %d: %s", batch, error)
-            self.residents.evict()  # not in the except: there the error still holds the tensors of the run
+            # not in the except: there the error still holds the tensors of the run
+            batch //= 1 if self.residents.passes.alone() else 2
+            self.residents.evict()
         raise no_memory(journey.course)
 
     def _outs(self, journey: _Journey, runs: list[Run], batch: int) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -186,7 +205,9 @@ class Runner:
             self._current = (run.key, journey.look)
             begun = course.elapsed_s
             course.report("starting", 0, 1)
-            yield experiment.compute(run.spec, replace(bench, texts=run.texts)), begun
+            with self.residents.passes.turn(reader(journey.asked, run)) as trace:
+                out = experiment.compute(run.spec, replace(bench, texts=run.texts, trace=trace))
+            yield out, begun
 
     def _finished(self, journey: _Journey, run: Run, out: Any, facts: Mapping[str, Any]) -> Result:
         written = {**provenance(journey.course.device, run), **facts}
