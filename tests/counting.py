@@ -26,7 +26,7 @@ from vaultlab.models.load import Shape
 from vaultlab.plots.style import Drawing, canvas
 from vaultlab.result import Check, Metric
 
-Mode = Literal["fine", "broken", "memory", "half", "slow", "wrong", "refused", "stuck", "disk"]
+Mode = Literal["fine", "broken", "memory", "half", "slow", "wrong", "refused", "stuck", "disk", "hungry"]
 
 MEAN = Quantity("mean", "The mean of the numbers", range=(0.0, 1.0), headline=True)
 NUMBERS = Quantity("numbers", "The numbers", unit="parts", forced={"mean": "it is what `mean` says"})
@@ -46,8 +46,8 @@ class Spec(BaseSpec):
     """A list that does nothing."""
     head: HeadName | None = None
     """A head that does nothing."""
-    text: TextName = "nothing"
-    """A text; its first letters are kept."""
+    text: TextName | None = "nothing"
+    """A text; its first letters are kept. Only what reads none can run together."""
     seed: int = Field(0, ge=0)
     """What the numbers depend on."""
 
@@ -67,7 +67,7 @@ class Out(NamedTuple):
 def compute(spec: Spec, bench: Bench) -> Out:
     computed.append(spec)
     print("printed by an experiment", end="")
-    text = bench.text("text").parts[0][1]
+    text = bench.text("text").parts[0][1] if spec.text is not None else ""
     match spec.mode:
         case "broken":
             raise ValueError("shapes do not fit")
@@ -83,6 +83,9 @@ def compute(spec: Spec, bench: Bench) -> Out:
             for done in range(10_000):
                 bench.progress(done, 10_000, "counting")
                 time.sleep(0.01)
+        case "hungry":
+            taken = torch.empty(bench.batch * spec.n * 2**20, dtype=torch.uint8)
+            bench.progress(0, len(taken), "counting")
         case "stuck":
             time.sleep(60)
     bench.progress(spec.n, spec.n, "counting")

@@ -115,7 +115,7 @@ def test_what_a_field_takes(known: Entry) -> None:
         "rate": "a number from 0 to 1",
         "weights": "a list, each a number",
         "head": "a head, such as L17H10 or none",
-        "text": "a text",
+        "text": "a text or none",
         "seed": "a whole number from 0",
     }
     assert wanted(known.fields["mode"]).startswith("one of fine, broken, ")

@@ -1,6 +1,7 @@
 """The real worker process, with the small experiment of these tests in its folder."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from vaultlab.lab import Lab
 from vaultlab.result import Answer, Ask, Failure, Progress, Result
 
 SCRIPT = """
-import sys
+import resource, sys
 from pathlib import Path
 print("printed by an import", end="", flush=True)
 from tests.counting import EXPERIMENT
@@ -27,6 +28,9 @@ class Registry(dict):
         if name == "broken":
             raise ImportError("half written")
         return EXPERIMENT
+vm = {line.split(":")[0]: line.split()[1] for line in open("/proc/self/status") if line.startswith("Vm")}
+limit = int(vm["VmData"]) * 1024 + 1500 * 2**20  # so much a run of these tests may take
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 run = worker.Runner
 worker.Runner = lambda: run(Store(Path(sys.argv[1])), Registry(counting=None, broken=None))
 worker.main()
@@ -85,6 +89,23 @@ def test_it_answers_while_it_computes_and_stops_when_told(lab: Lab) -> None:
     assert isinstance(answers[0], Failure)
     assert answers[0].kind == "cancelled"
     assert pid(lab) == before
+
+
+def test_short_of_memory_it_goes_on_with_half_or_says_what_to_change(lab: Lab) -> None:
+    before = pid(lab)
+    found = lab.ask(Ask("id", "counting", {"mode": "hungry", "n": 64}))
+    assert isinstance(found, Result), found
+    too_much = lab.ask(Ask("id", "counting", {"mode": "hungry", "n": 200}))
+    assert isinstance(too_much, Failure)
+    assert too_much.kind == "environment"
+    said = r"not with half the batch either: at most .* were taken, for an estimated .* and .* are free\."
+    assert re.search(said, too_much.message)
+    assert "smaller numbers" in too_much.hint
+    assert isinstance(lab.ask(Ask("id", "counting", {"mode": "hungry", "n": 65}, force=True)), Result)
+    assert pid(lab) == before, "nothing of it has cost the worker"
+    log = (places.state_dir() / "logs" / "worker.log").read_text()
+    assert "out of memory with batches of 32" in log
+    assert "out of memory with batches of 16" in log
 
 
 def test_a_native_call_is_cancelled_by_force(lab: Lab) -> None:

@@ -14,7 +14,7 @@ from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.load import Shape
 from vaultlab.models.pull import add, remove
 from vaultlab.result import Ask, Check, Failure, Limits, Metric, Refusal, Result
-from vaultlab.worker.residents import Residents
+from vaultlab.worker.residents import IDLE_S, Residents
 from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
 
@@ -114,6 +114,25 @@ def test_idle_models_are_let_go() -> None:
     residents.evict(3600.0)
     assert residents.get("one", CPU) is one
     residents.evict()
+    assert residents.get("one", CPU) is not one
+
+
+def test_a_model_that_nobody_asks_for_goes_after_five_minutes() -> None:
+    now = 1000.0
+    residents = Residents(lambda: now)
+    assert residents.rest() is None
+    one = residents.get("one", CPU)
+    now += 100
+    two = residents.get("two", CPU)
+    assert residents.rest() == IDLE_S - 100
+    now += IDLE_S - 101
+    assert residents.rest() == 1
+    assert residents.get("one", CPU) is one
+    now += 101
+    assert residents.rest() == IDLE_S - 101, "two is gone, one was asked for since"
+    assert residents.get("two", CPU) is not two
+    now += IDLE_S
+    assert residents.rest() is None
     assert residents.get("one", CPU) is not one
 
 

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests import counting
-from vaultlab.experiment import Experiment
+from vaultlab.experiment import Bench, Experiment
 from vaultlab.result import Answer, Ask, Default, Failure, Limits, Progress, Refusal, Result, Text
-from vaultlab.worker.course import choose
+from vaultlab.worker.course import choose, short_of_memory
 from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
 
@@ -311,18 +311,18 @@ def test_a_sweep_and_a_block_of_one_of_its_points_share_the_tensors(runner: Runn
 @pytest.mark.parametrize("experiment", [counting.EXPERIMENT, with_together()], ids=["one by one", "together"])
 def test_an_interrupted_sweep_goes_on_where_it_was(runner: Runner, experiment: Experiment) -> None:
     runner.registry = {"counting": experiment}
-    answer = failure(runner, {}, points=POINTS, cancelled=lambda: computed() == 2)
+    answer = failure(runner, {"text": None}, points=POINTS, cancelled=lambda: computed() == 2)
     assert answer.kind == "cancelled"
-    done = runner.plan(Ask("id", "counting", {}, points=POINTS)).stored
+    done = runner.plan(Ask("id", "counting", {"text": None}, points=POINTS)).stored
     assert done == (True, False, False)
-    found = result(runner, points=POINTS)
+    found = result(runner, {"text": None}, points=POINTS)
     assert [point.cached for point in found.points] == [True, False, False]
 
 
 def test_together_gives_the_numbers_of_one_by_one(runner: Runner, tmp_path: Path) -> None:
-    alone = result(runner, points=POINTS)
+    alone = result(runner, {"text": None}, points=POINTS)
     runner = Runner(Store(tmp_path / "other"), {"counting": with_together()})
-    batched = result(runner, points=POINTS)
+    batched = result(runner, {"text": None}, points=POINTS)
     assert [point.metrics for point in batched.points] == [point.metrics for point in alone.points]
 
 
@@ -341,3 +341,34 @@ def test_a_sweep_s_point_fails_for_all(runner: Runner) -> None:
 def test_short_of_memory_a_sweep_keeps_what_it_has(runner: Runner) -> None:
     assert failure(runner, {}, points=({"n": 2}, {"mode": "memory"})).kind == "environment"
     assert [spec.n for spec in counting.computed] == [2, 4, 4]
+
+
+def test_short_of_memory_points_that_go_together_go_by_halves(runner: Runner) -> None:
+    sizes: list[int] = []
+
+    def narrow(specs: list[counting.Spec], bench: Bench) -> Iterator[counting.Out]:
+        sizes.append(len(specs))
+        if len(specs) > 2:
+            raise MemoryError
+        yield from counting.together(specs, bench)
+
+    runner.registry = {"counting": replace(counting.EXPERIMENT, together=narrow)}
+    assert [point.fields["n"] for point in result(runner, {"text": None}, points=POINTS).points] == [2, 3, 5]
+    assert sizes == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_every_way_in_which_memory_runs_out_is_known(error: Exception, short: bool) -> None:
+    assert short_of_memory(error) is short

@@ -32,7 +32,6 @@ from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, enc
 from vaultlab.worker.asked import entry
 from vaultlab.worker.course import devices
 from vaultlab.worker.doctor import findings
-from vaultlab.worker.residents import IDLE_S
 from vaultlab.worker.run import Runner
 
 _GRACE_S = 1.0
@@ -80,9 +79,8 @@ class Worker:
             thread.start()
         while not self.runner.broken:
             try:
-                request = self._waiting.get(timeout=IDLE_S)
+                request = self._waiting.get(timeout=self.runner.residents.rest())
             except queue.Empty:
-                self.runner.residents.evict(IDLE_S)
                 continue
             if request is None:
                 for thread in threads:

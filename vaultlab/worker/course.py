@@ -13,6 +13,8 @@ from vaultlab.errors import RunError
 from vaultlab.result import Ask, Progress
 
 _EVERY_S = 0.1
+_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+"""On the CPU; on a GPU, outside of torch's own memory too; in cuBLAS and cuDNN."""
 
 
 class Stopped(Exception):
@@ -118,7 +120,9 @@ def peak_memory(device: torch.device) -> int:
 
 def short_of_memory(error: BaseException) -> bool:
     """Whether this is the machine's memory running out, in any of the ways in which torch says so."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def device_broken(error: BaseException) -> bool:

@@ -65,12 +65,15 @@ def check_points(ask: Ask, missing: int) -> None:
         )
 
 
-def no_memory(course: Course) -> RunError:
-    """The memory ran out, with half the batch too."""
+def no_memory(course: Course, found: Sequence[Needs]) -> RunError:
+    """The memory ran out, with half the batch too; `found` is what was estimated for what is not done yet."""
+    other = "" if course.device.type == "cpu" else ", or another device: `--device cpu`"
+    needed = f", for an estimated {_gb(max(need.bytes for need in found))}" if found else ""
+    peak, free = _gb(peak_memory(course.device)), _gb(free_memory(course.device))
     return RunError(
-        f"The memory of {course.device} was not enough: the run had taken {_gb(peak_memory(course.device))}, "
-        f"and with half the batch {_gb(free_memory(course.device))} were free and still too little.",
-        "Take smaller numbers in the block, a smaller model, or another device: `--device cpu`.",
+        f"The memory of {course.device} was not enough, not with half the batch either: "
+        f"at most {peak} were taken{needed}, and {free} are free.",
+        f"Take smaller numbers in the block or a smaller model{other}. Closing other programs may help too.",
     )
 
 

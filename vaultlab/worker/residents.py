@@ -3,6 +3,7 @@
 import gc
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 
@@ -15,13 +16,15 @@ from vaultlab.worker.passes import Passes
 
 _SHARE = 0.9
 IDLE_S = 300.0
+"""A model that nobody has asked for in this time is idle: other programs want the memory."""
 
 
 class Residents:
     """Loads each model once for all runs that want it, within nine tenths of the memory that is free at that moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.passes = Passes()
+        self._clock = clock
         self._models: OrderedDict[tuple[str, torch.device], tuple[Model, float]] = OrderedDict()
 
     def get(self, name: str, device: torch.device, say: Say = lambda doing: None) -> Model:
@@ -39,7 +42,7 @@ class Residents:
                     self._models.popitem(last=False)
                 give_back()
             kept = (load(name, device), 0.0)
-        self._models[key] = (kept[0], time.monotonic())
+        self._models[key] = (kept[0], self._clock())
         return kept[0]
 
     def bytes(self, name: str, device: torch.device) -> int:
@@ -50,10 +53,21 @@ class Residents:
     def evict(self, idle_s: float = 0.0) -> None:
         """Let go of models that nobody has asked for in this time, and of what was read for runs to come."""
         self.passes.drop()
-        old = [key for key, (_, used) in self._models.items() if time.monotonic() - used >= idle_s]
+        old = [key for key, (_, used) in self._models.items() if self._clock() - used >= idle_s]
         for key in old:
             del self._models[key]
         give_back()
+
+    def rest(self) -> float | None:
+        """Let go of models that are idle; in how many seconds the next one is, None if none is left."""
+        due = self._due_s()
+        if due is not None and due <= 0:
+            self.evict(IDLE_S)
+            due = self._due_s()
+        return due
+
+    def _due_s(self) -> float | None:
+        return min((used + IDLE_S - self._clock() for _, used in self._models.values()), default=None)
 
 
 def give_back() -> None:
@@ -61,3 +75,5 @@ def give_back() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()

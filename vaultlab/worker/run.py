@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -166,7 +167,7 @@ class Runner:
             # not in the except: there the error still holds the tensors of the run
             batch //= 1 if self.residents.passes.alone() else 2
             self.residents.evict()
-        raise no_memory(journey.course)
+        raise no_memory(journey.course, estimates(journey.asked, todo))
 
     def _outs(self, journey: _Journey, runs: list[Run], batch: int) -> Iterator[tuple[Any, dict[str, Any]]]:
         course, experiment = journey.course, journey.asked.experiment
@@ -196,9 +197,11 @@ class Runner:
         if experiment.together is not None and len(runs) > 1 and not any(run.texts for run in runs):
             self._current = None  # a failure of all is not remembered as that of one
             begun = course.elapsed_s
-            for out in experiment.together([run.spec for run in runs], bench):
-                yield out, begun
-                begun = course.elapsed_s
+            size = len(runs) if bench.batch == _BATCH else math.ceil(len(runs) / 2)
+            for start in range(0, len(runs), size):
+                for out in experiment.together([run.spec for run in runs[start : start + size]], bench):
+                    yield out, begun
+                    begun = course.elapsed_s
             return
         for done, run in enumerate(runs):
             course.prefix = f"run {done + 1} of {len(runs)}: " if len(runs) > 1 else ""
