@@ -341,8 +341,10 @@ def test_a_worker_that_does_not_answer_holds_up_no_plan(alive: Alive) -> None:
         plugin = Faced(alive, server, {}, []).pair()
         fences = NOTE.partition("A claim.")[2]
         many = NOTE + "".join(fences.replace("two", f"more-{number}") for number in range(40))
+        plugin.poll()
         assert {block["state"] for block in plugin.plan("Note.md", many)["blocks"]} == {"missing"}
         answers.set()
+        assert eventually(lambda: [one["path"] for one in plugin.poll() if one["kind"] == "plan"] == ["Note.md"])
         assert eventually(lambda: plugin.plan("Note.md", NOTE)["blocks"][0]["state"] == "error")
 
 

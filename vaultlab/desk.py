@@ -93,6 +93,7 @@ class Desk:
         self._chronicle = Chronicle(daemon.jobs, self.feed)
         self._offers = Offers(self._chronicle.edit, lambda: self.connected(), awake)
         self._asking = ThreadPoolExecutor(4, "vaultlab asks the worker")
+        self._late: set[str] = set()
         self._here: Mapping[str, list[str]] = {}
         self._asked_here = -math.inf
         self._progress: object = None
@@ -218,14 +219,20 @@ class Desk:
         )
 
     def _refused(self, item: Item, until: float) -> tuple[Found, ...]:
-        """What the experiment itself has against the block: only the worker knows its fields. Without its word, that is
-        said when the block runs."""
+        """What the experiment itself has against the block: only the worker knows its fields. A word that comes too
+        late, from a worker that has to start first, is told as an event: the note is to be planned anew."""
         left = until - time.monotonic()
         if item.ask is None or item.problems or item.state in ("fresh", "reworded") or left <= 0:
             return ()
+        answer = self._asking.submit(self._worker.refuses, item.ask)
         try:
-            refusals = self._of_worker(left, self._worker.refuses, item.ask)
+            refusals = answer.result(left)
         except RunError:
+            return ()  # it is said when the block runs
+        except TimeoutError:
+            if item.lab_ask not in self._late:  # once: a worker that is always late is not asked again and again
+                self._late.add(item.lab_ask)
+                answer.add_done_callback(lambda _: self.feed.tell("plan", path=wire.path(item.path)))
             return ()
         return tuple(Found(item.block.line_of(one.field), one.message, one.hint, one.field) for one in refusals)
 

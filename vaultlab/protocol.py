@@ -21,7 +21,9 @@ WAIT_S = 25
 """How long a poll for events may wait."""
 
 State = Literal["error", "missing", "fresh", "reworded", "stale", "failed", "outdated", "reread", "large"]
-Happening = Literal["queued", "loading", "running", "done", "failed", "cancelled", "superseded", "stale", "edit"]
+Happening = Literal[
+    "queued", "loading", "running", "done", "failed", "cancelled", "superseded", "stale", "edit", "plan"
+]
 
 
 class Wire(BaseModel):
@@ -225,7 +227,8 @@ class Cancelled(Wire):
 
 
 class Event(Wire):
-    """One thing that happened, to a run or to a note; only what belongs to its kind is set."""
+    """One thing that happened, to a run or to a note; only what belongs to its kind is set. `plan`: more is known of a
+    note now than when it was planned."""
 
     number: Mark
     kind: Happening
