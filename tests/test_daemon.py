@@ -16,7 +16,7 @@ from vaultlab.errors import NoteError, RunError, VaultError
 from vaultlab.jobs import Jobs, Priority
 from vaultlab.pipeline import QUIET_S, Outcome
 from vaultlab.result import Answer, Ask, Failure, Progress, Refusal
-from vaultlab.vault import presence
+from vaultlab.vault import files, index, presence
 from vaultlab.vault.journal import Journal, home, lock, made
 from vaultlab.vault.presence import Request
 from vaultlab.vault.watch import PARSE_S, RUN_S, Watch
@@ -95,6 +95,8 @@ class Alive(Bed):
 def alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alive]:
     for name in ("STATE", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    for reader in (files, index):
+        monkeypatch.setattr(reader, "_PAUSE_S", 0.001)  # nobody writes between two looks here
     (tmp_path / "vault").mkdir()
     alive = Alive(tmp_path / "vault", tmp_path / "config")
     alive.daemon.tick()
@@ -344,6 +346,55 @@ def test_by_hand_a_deleted_embed_comes_back_and_force_runs_what_is_fresh(alive: 
     alive.settle()
     assert "![[" in alive.read("Note.md")
     assert [ask.force for ask in alive.asked] == [False, True, True]
+
+
+def test_an_embed_deleted_after_its_block_was_asked_for_stays_deleted(alive: Alive) -> None:
+    alive.save("Note.md", NOTE)
+    alive.settle()
+    alive.daemon.ask_for(Request(("two",), force=True, named=True))
+    alive.save("Note.md", NOTE)
+    alive.settle()
+    assert alive.ran == ["two", "two"]
+    assert "![[" not in alive.read("Note.md"), "whoever deletes it has the last word"
+
+
+def test_edited_back_to_what_is_answered_the_run_of_the_other_is_stopped(alive: Alive) -> None:
+    alive.save("Note.md", NOTE)
+    alive.settle()
+    answered = alive.read("Note.md")
+    page = alive.page()
+    alive.save("Note.md", answered.replace("number: 1", "number: 3"))
+    alive.after(RUN_S)
+
+    def back(ask: Ask, progress: object) -> None:
+        alive.save("Note.md", answered)
+        alive.after(RUN_S)
+        alive.after(0.1)
+        assert alive.cancelled == {"two"}
+
+    alive.during = back
+    alive.daemon.work()
+    alive.settle()
+    assert [ask.fields["number"] for ask in alive.asked] == [1, 3]
+    assert alive.page() == page
+
+
+def test_a_note_that_moves_during_its_run_and_back_is_named_as_it_is(alive: Alive) -> None:
+    alive.save("Note.md", NOTE)
+    alive.after(RUN_S)
+
+    def moves(ask: Ask, progress: object) -> None:
+        (alive.root / "Note.md").rename(alive.root / "Moved.md")
+
+    alive.during = moves
+    alive.daemon.work()
+    alive.during = lambda ask, progress: None
+    assert 'lab_note: "[[Moved]]"' in alive.page()
+    (alive.root / "Moved.md").rename(alive.root / "Note.md")
+    alive.changed("Note.md")
+    alive.settle()
+    assert 'lab_note: "[[Note]]"' in alive.page()
+    assert alive.states() == {"two": "fresh"}
 
 
 def test_what_is_not_there_cannot_be_asked_for(alive: Alive) -> None:

@@ -1,161 +1,177 @@
 """An author who types, as Obsidian saves, while the daemon renders: any interleaving, and no byte of theirs is lost."""
 
-import difflib
+import os
 import random
-import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.test_daemon import Alive, alive
-from vaultlab.result import Ask
-
-__all__ = ["alive"]  # the fixture
-
-NAME = "Note.md"
-HEAD = "---\ntags: [experiment]\n---\n"
-SAVE_S = 2.0
-
-
-def block(id: str, number: int) -> str:
-    return f"```vaultlab\ndouble: {id}\nnumber: {number}\ntext: hello\nexpect:\n  - twice > {number}\n```\n"
+from tests.author import Author
+from tests.test_daemon import Alive
+from tests.test_pipeline import answer
+from vaultlab.errors import NoteError
+from vaultlab.result import Answer, Ask, Failure, Progress
+from vaultlab.survey import Survey
+from vaultlab.vault.presence import Request
+from vaultlab.vault.watch import EVERYTHING
 
 
-class Author:
-    """Obsidian's editor with a note open: a buffer, saved in place every two seconds while it is dirty.
+class Desk(Alive):
+    """An author beside a daemon, in a time of the test's own: what happens between any two steps, the dice say."""
 
-    `words` and `numbers` are what its author has typed, kept apart from any text.
-    """
-
-    def __init__(self, alive: Alive, seed: int) -> None:
-        self.alive = alive
+    def __init__(self, root: Path, owner: Path, seed: int) -> None:
         self.dice = random.Random(seed)
-        self.buffer = self.base = HEAD + "Begin.\n\nEnd.\n"
-        self.dirty_since: float | None = None
-        self.words: list[str] = []
-        self.numbers: dict[str, int] = {}
-        self.half = ""
-        self.alive.save(NAME, self.buffer)
+        self.author: Author | None = None
+        self.late: list[str] = []
+        self.told_of: dict[Path, tuple[int, int, int]] = {}
+        self.deep = False
+        self.fatal: set[object] = set()
+        self.cancelled_by_hand: set[str] = set()
+        super().__init__(root, owner)
+        self.during = self.computing
+        self.author = Author(root, "Note", self.dice, lambda: self.clock, self.saved)
+        self.author.looked_at = self.looked_at
 
-    def act(self) -> None:
-        self.sync()
-        before = self.buffer
-        self.dice.choices([self.word, self.number, self.new, self.unembed, lambda: None], [5, 3, 2, 1, 4])[0]()
-        if self.buffer != before and self.dirty_since is None:
-            self.dirty_since = self.alive.clock
-        self.sync()
+    def saved(self, name: str) -> None:
+        """The note's file is written now, by the tests' clock."""
+        path = self.root / name
+        if path.exists():
+            os.utime(path, (self.clock, self.clock))
+        self.late.append(name)
 
-    def word(self) -> None:
-        at = self.dice.choice(["Begin.", "End."])
-        word = f"w{len(self.words)}"
-        self.words.append(word)
-        self.buffer = self.buffer.replace(at, f"{word} {at}", 1)
+    def events(self) -> None:
+        """What was written is told: mostly at once, sometimes late, and sometimes only that something was."""
+        for path in sorted([*self.root.glob("*.md"), *self.root.glob("vaultlab/*.md")]):
+            info = path.stat()
+            stat = (info.st_mtime_ns, info.st_ino, info.st_size)
+            if self.told_of.get(path) != stat:
+                self.told_of[path] = stat
+                self.late.append(str(path.relative_to(self.root)))
+        late, self.late = self.late, []
+        for name in late:
+            chance = self.dice.random()
+            if chance < 0.2:
+                self.late.append(name)
+            else:
+                self.daemon.changes.add(name if chance < 0.95 else EVERYTHING)
 
-    def number(self) -> None:
-        if self.numbers and not self.half:
-            id = self.dice.choice(list(self.numbers))
-            self.numbers[id] = self.dice.randrange(9)
-            self.buffer = re.sub(rf"(double: {id}\nnumber: )\d", rf"\g<1>{self.numbers[id]}", self.buffer)
+    def looked_at(self) -> None:
+        if not self.deep:
+            self.after(0.05)
 
-    def new(self) -> None:
-        """A block is typed in two halves: the fence stands open for a while."""
-        if self.half:
-            begun = f"double: {self.half}\nnumber: 0\n"
-            self.buffer = self.buffer.replace(begun, begun + block("", 0).partition("number: 0\n")[2] + "\n")
-            self.half = ""
-        elif len(self.numbers) < 4:
-            self.half = f"b{len(self.numbers)}"
-            self.numbers[self.half] = 0
-            self.words_before_end()
-            self.buffer = self.buffer.replace("End.", f"```vaultlab\ndouble: {self.half}\nnumber: 0\nEnd.", 1)
+    def meanwhile(self, chance: float) -> None:
+        """Between two steps of the daemon's: its author goes on, and so does time."""
+        if self.author is not None and not self.deep and self.dice.random() < chance:
+            self.deep = True
+            self.author.act()
+            self.clock += self.dice.choice([0.0, 0.1, 0.5, 2.1, 6.0])
+            self.deep = False
 
-    def words_before_end(self) -> None:
-        """What stands before the end goes above the new block."""
-        self.buffer = re.sub(r"((?:w\d+ )+)End\.", r"\1\n\nEnd.", self.buffer)
+    def computing(self, ask: Ask, progress: Callable[[Progress], None]) -> None:
+        """While the worker computes, the daemon looks and writes as ever."""
+        print(f"{self.clock:.2f} {ask.id} runs")
+        for _ in range(self.dice.randrange(4)):
+            self.meanwhile(0.5)
+            if not self.deep:
+                self.after(self.dice.choice([0.1, 0.5, 2.1, 6.0]))
 
-    def unembed(self) -> None:
-        found = re.findall(r"!\[\[vaultlab/.*?\]\]\n", self.buffer)
-        if found:
-            self.buffer = self.buffer.replace(self.dice.choice(found), "", 1)
+    def look(self) -> Survey:
+        self.meanwhile(0.05)
+        survey = super().look()
+        self.meanwhile(0.05)
+        return survey
 
-    def sync(self) -> None:
-        """What another has written is taken over, into a dirty buffer by a patch; and what is due is saved."""
-        disk = self.alive.read(NAME)
-        if disk != self.base:
-            self.buffer = disk if self.buffer == self.base else patched(self.base, disk, self.buffer)
-            self.base = disk
-        if self.dirty_since is not None and self.alive.clock - self.dirty_since >= SAVE_S:
-            self.save()
+    def sleep(self, seconds: float) -> None:
+        """In the place of `time.sleep`: between two looks at a file."""
+        self.meanwhile(0.4)
 
-    def save(self) -> None:
-        if self.dice.random() < 0.3:  # truncated first, and somebody looks in between
-            self.alive.save(NAME, "")
-            self.alive.after(0.05)
-        self.alive.save(NAME, self.buffer)
-        self.base, self.dirty_since = self.buffer, None
+    def after(self, seconds: float) -> None:
+        self.events()
+        super().after(seconds)
 
+    def answered(self, ask: Ask, progress: Callable[[Progress], None]) -> Answer:
+        number = ask.fields["number"]
+        if number not in self.fatal and self.dice.random() < 0.2:
+            self.fatal.add(number)
+            self.deaths[ask.id] = self.deaths.get(ask.id, 0) + 1
+            return Failure(ask.id, "environment", "The worker died.")
+        return answer(ask)
 
-def patched(base: str, disk: str, buffer: str) -> str:
-    """What was inserted between base and disk, put into the buffer behind the lines that it stood behind."""
-    lines, out = base.splitlines(True), buffer.splitlines(True)
-    for op, start, _, first, last in reversed(
-        difflib.SequenceMatcher(None, lines, disk.splitlines(True), False).get_opcodes()
-    ):
-        if op == "insert":
-            for match in difflib.SequenceMatcher(None, lines, out, False).get_matching_blocks():
-                if match.a < start <= match.a + match.size:
-                    at = match.b + start - match.a
-                    out[at:at] = disk.splitlines(True)[first:last]
-                    break
-    return "".join(out)
+    def by_hand(self) -> None:
+        """Its author runs a block, or cancels it."""
+        assert self.author is not None
+        if self.author.numbers:
+            id = self.dice.choice(list(self.author.numbers))
+            if self.dice.random() < 0.5:
+                if self.daemon.cancel(id):
+                    print(f"{self.clock:.2f} {id} is cancelled")
+                    self.cancelled_by_hand.add(id)
+                return
+            named = self.dice.random() < 0.5
+            print(f"{self.clock:.2f} {id} is to run{' with its embed' if named else ''}")
+            try:
+                self.daemon.ask_for(Request((id,), named=named))
+            except NoteError:
+                return  # it is not saved yet, or not as it should be
+            if named:
+                self.author.unwanted.discard(id)
 
+    def play(self) -> None:
+        assert self.author is not None
+        self.answer = self.answered
+        for _ in range(40):
+            self.author.act()
+            self.after(self.dice.choice([0.1, 0.4, 1.0, 2.1, 6.0]))
+            chance = self.dice.random()
+            if chance < 0.5:
+                self.daemon.work()
+            elif chance < 0.55:
+                print(f"{self.clock:.2f} the daemon is killed")
+                self.restart()
+            elif chance < 0.6:
+                self.by_hand()
+        self.deep = True  # from here on nobody types
+        self.author.finish()
+        self.settle()
+        self.author.finish()
+        self.settle()
+        self.judge()
 
-def play(alive: Alive, seed: int) -> None:
-    author = Author(alive, seed)
-    dice = author.dice
-
-    def meanwhile(ask: Ask, progress: object) -> None:
-        for _ in range(dice.randrange(3)):
-            author.act()
-            alive.after(dice.choice([0.1, 0.5, 2.1, 6.0]))
-
-    alive.during = meanwhile
-    for _ in range(40):
-        author.act()
-        alive.after(dice.choice([0.1, 0.4, 1.0, 2.1, 6.0]))
-        if dice.random() < 0.5:
-            alive.daemon.work()
-        if dice.random() < 0.05:
-            alive.restart()
-    alive.during = lambda ask, progress: None
-    if author.half:
-        author.new()
-        author.dirty_since = author.dirty_since or alive.clock
-    author.sync()
-    if author.dirty_since is not None:
-        author.save()
-    alive.settle()
-    author.sync()
-    alive.settle()
-    judge(alive, author)
-
-
-def judge(alive: Alive, author: Author) -> None:
-    text = alive.read(NAME)
-    assert sorted(re.findall(r"\bw\d+\b", text)) == sorted(author.words), "every word, once"
-    plain = re.sub(r"!\[\[vaultlab/b\d#\^result\]\]\n", "", text)
-    assert re.findall(r"double: (b\d)\nnumber: (\d)", plain) == [(id, str(n)) for id, n in author.numbers.items()]
-    for id in author.numbers:
-        assert text.count(f"![[vaultlab/{id}#^result]]") <= 1
-        assert 'lab_note: "[[Note]]"' in alive.page(id)
-    for line in plain.splitlines():
-        assert re.fullmatch(
-            r"(w\d+ )*(Begin\.|End\.)?|---|tags.*|```(vaultlab)?|double.*|number.*|text.*|expect.*|  - .*", line
-        ), line
-    assert alive.states() == dict.fromkeys(author.numbers, "fresh")
-    assert alive.queued == []
-    assert not (alive.root / "vaultlab/kept").exists(), "nobody but the daemon writes results"
+    def judge(self) -> None:
+        assert self.author is not None
+        states = self.states()
+        open = {id for id, state in states.items() if state != "fresh"}
+        assert open <= self.cancelled_by_hand, states
+        if open:
+            self.daemon.ask_for(Request(tuple(sorted(open))))  # type: ignore[type-var]
+            self.settle()
+            self.author.sync()
+        assert self.states() == dict.fromkeys(self.author.numbers, "fresh")
+        assert self.queued == []
+        self.author.judge_all()
+        assert not (self.root / "vaultlab/kept").exists(), "nobody but the daemon writes results"
 
 
-@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(n, marks=pytest.mark.long) for n in range(8, 100))])
-def test_typing_beside_the_daemon(alive: Alive, seed: int) -> None:
-    play(alive, seed)
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Where a vault is quick: in memory, where there is such a place, for no disk has to be waited for here."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as place:
+        yield Path(place)
+
+
+@pytest.mark.parametrize("seed", [*range(50), *(pytest.param(n, marks=pytest.mark.long) for n in range(50, 1000))])
+def test_typing_beside_the_daemon(seed: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STATE", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(place / name.lower()))
+    print(f"again: python -m pytest 'tests/test_typing.py::test_typing_beside_the_daemon[{seed}]'")
+    (place / "vault").mkdir()
+    desk = Desk(place / "vault", place / "config", seed)
+    monkeypatch.setattr(time, "sleep", desk.sleep)
+    monkeypatch.setattr(time, "time", lambda: desk.clock)
+    desk.daemon.tick()
+    desk.play()
+    desk.jobs.close()

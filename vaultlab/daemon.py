@@ -232,7 +232,7 @@ class Daemon:
         ]
         self._problems_due = True
         self._tell_large(survey)
-        self._forget_gone(survey)
+        self._forget_unasked(survey)
         self._demote()
 
     def _tell_large(self, survey: Survey) -> None:
@@ -248,13 +248,17 @@ class Daemon:
         note = self.survey.scan.notes.get(path)
         return note is not None and self.pipeline.left.get(self.root / path) == note.sha256
 
-    def _forget_gone(self, survey: Survey) -> None:
-        """Jobs of blocks that are no longer there. A note that cannot be read now has lost nothing."""
-        here = {item.name for item in survey.items}
+    def _forget_unasked(self, survey: Survey) -> None:
+        """Jobs of blocks that are gone or ask again what is answered. A note that cannot be read now lost nothing."""
+        here = {item.name: item for item in survey.items}
         for job in self.jobs.pending():
-            settled = job.note not in survey.problems and self.changes.quiet(job.note)
-            if job.block not in here and settled:
+            if job.note in survey.problems or not self.changes.quiet(job.note):
+                continue
+            item = here.get(job.block)
+            if item is None:
                 self.jobs.supersede(job.vault, job.block, "Its block is no longer there.")
+            elif item.state == "fresh" and item.lab_ask != job.lab_ask:
+                self.jobs.supersede(job.vault, job.block, "The block asks again what is answered already.")
 
     def _demote(self) -> None:
         """Only one note is being edited: what another one is still waiting for is a recent edit by now."""
@@ -343,6 +347,7 @@ class Daemon:
                     continue
                 if request.named:
                     self._named.add(item.name)
+                    self.pipeline.wish(self.survey, item)
                 why = _BY_NAME if request.named else _BY_RENDER
                 self._put(item, Priority.BY_HAND, why, force=request.force)
 
@@ -428,8 +433,9 @@ class Daemon:
         if not stopped:
             self._tell_outcome(outcome)
         with self._lock:
-            for one in self.survey.items if self.survey else ():
-                if one.name == job.block and _key(one) != _key(item):
+            answered = _key(outcome.item)  # where its note was in the end
+            for one in (item, *(self.survey.items if self.survey else ())):
+                if one.name == job.block and _key(one) != answered:
                     self._seen.discard(_key(one))  # its claims were edited meanwhile: the same run is judged anew
 
     def _asked(self, ask: Ask, progress: Callable[[Progress], None]) -> Answer:

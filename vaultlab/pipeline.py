@@ -17,7 +17,7 @@ from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown
 from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Refusal, Result, Verdict
 from vaultlab.stress import Trial
-from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, failed_ask, models_of
+from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, card_of, failed_ask, models_of
 from vaultlab.vault import config as configuration
 from vaultlab.vault import files
 from vaultlab.vault.config import Locked
@@ -123,6 +123,8 @@ class Pipeline:
                 return
             for at, item in enumerate(todo):
                 self.tried.add((item.id or item.path, item.lab_ask, item.card))
+                if selection.id is not None:
+                    self.wish(survey, item)
                 yield self.one(survey, item, selection, behind=todo[at + 1 : at + 1 + BEHIND])
             survey = self.look()
 
@@ -167,7 +169,7 @@ class Pipeline:
             stored = page.read(standing.decode("utf-8", "replace")) if standing is not None else None
             item = replace(item, stored=stored)
             if isinstance(answer, Result):
-                return self._result(survey, item, answer, stress, by_hand=selection.id is not None)
+                return self._result(survey, item, answer, stress)
             return self._came_to_nothing(survey, item, answer)
 
     def _tried(self, item: Item, trial: Trial) -> Stress:
@@ -192,7 +194,7 @@ class Pipeline:
 
     # -- results ---------------------------------------------------------------------------------------------
 
-    def _result(self, survey: Survey, item: Item, result: Result, stress: Stress | None, *, by_hand: bool) -> Outcome:
+    def _result(self, survey: Survey, item: Item, result: Result, stress: Stress | None) -> Outcome:
         try:
             lock = self._lock(survey, item, result)
             judgements = tuple(verdicts.judge(claims.parse(one), result, item.known) for one in item.block.expect)
@@ -201,10 +203,11 @@ class Pipeline:
         folder = survey.root / survey.config.folder
         journal = Journal(survey.root)
         here = self._still_there(survey, item)
+        item = replace(item, path=here, card=card_of(replace(item, path=here)))
         path = folder / f"{item.id}.md"
         previous = files.look_again(path)
         new = previous is None
-        if (new or by_hand) and item.block.embed != "none":
+        if new and item.block.embed != "none":
             journal.owe(item.id or "", here)
         shown = self._figures(survey, item, result, keep=new)
         self.tried.add(
@@ -347,6 +350,23 @@ class Pipeline:
         files.replace(files.inside(survey.root, f"{survey.config.folder}/kept/{name}"), content)
 
     # -- the author's note -----------------------------------------------------------------------------------
+
+    def wish(self, survey: Survey, item: Item) -> None:
+        """Its author runs this very block: an embed that is not there now, for they had deleted it, is owed again.
+
+        Whoever deletes it after this has the last word.
+        """
+        id = item.id or ""
+        if item.stored is None or item.block.embed == "none":
+            return  # its first result brings the first embed
+        try:
+            text = files.read(files.inside(survey.root, item.path)).text
+            block = self._find(text, item.path, id, survey)
+            if block is None or splice.splice(text, block, id, survey.config.folder) is None:
+                return
+        except VaultlabError:
+            pass  # it is being written: the debt is looked at again before it is paid
+        Journal(survey.root).owe(id, item.path)
 
     def debts(self, survey: Survey) -> Iterator[Outcome]:
         """Embeds that a crash has left owing."""

@@ -259,7 +259,7 @@ class _Look:
         item = replace(item, ask=ask, fields={**merged, **{name: list(values) for name, values in block.sweep.items()}})
         for name in models_of(item):
             trust.model(name, self.config.models)
-        return replace(item, lab_ask=ask_hash(item, self.lock), card=_card(item))
+        return replace(item, lab_ask=ask_hash(item, self.lock), card=card_of(item))
 
     def _texts(self, entry: Entry, merged: Mapping[str, Any], path: str) -> dict[str, Text]:
         texts = {}
@@ -324,6 +324,13 @@ def ask_hash(
     )
 
 
+def card_of(item: Item) -> str:
+    """The hash of what the result note says and no run depends on."""
+    block = item.block
+    said = [item.title, *block.expect, block.tests, item.path]
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]
+
+
 def failed_ask(item: Item, limits: Limits) -> str:
     """The `lab_ask` of a block that failed as it stands: under other limits of the owner's it may not."""
     return f"{item.lab_ask}-{hashlib.sha256(repr(limits).encode()).hexdigest()[:8]}"
@@ -362,13 +369,6 @@ def difference(item: Item, stored: Stored) -> str:
     if item.ask and any(stored.texts.get(name, text.sha256) != text.sha256 for name, text in item.ask.texts.items()):
         said.append("the text that it reads changed")
     return "; ".join(said) or "what it was run with has changed"
-
-
-def _card(item: Item) -> str:
-    """The hash of what the result note says and no run depends on."""
-    block = item.block
-    said = [item.title, *block.expect, block.tests, item.path]
-    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]
 
 
 def _spoilt(item: Item, problems: list[Problem]) -> Item:
