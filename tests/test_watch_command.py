@@ -172,7 +172,7 @@ def test_a_real_daemon_with_a_real_worker(alive: Alive) -> None:
     assert "Traceback" not in out
     assert not list((alive.root / ".vaultlab").glob("daemon-*")), "it has said that it is gone"
     log = next((alive.root.parent / "state").rglob("daemon.log")).read_text()
-    assert any("queued two" in json.loads(line)["what"] for line in log.splitlines())
+    assert any((said := json.loads(line))["what"] == "ended" and said["block"] == "two" for line in log.splitlines())
 
 
 @pytest.mark.long

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from vaultlab.errors import NoteError, RunError, VaultError, VaultlabError
-from vaultlab.jobs import Job, Jobs, Order, Priority
+from vaultlab.jobs import Ended, Job, Jobs, Order, Priority
 from vaultlab.pipeline import BEHIND, QUIET_S, AskWorker, Outcome, Pipeline, Selection
-from vaultlab.result import Answer, Ask, Failure, Progress
+from vaultlab.result import Answer, Ask, Failure, Progress, Result
 from vaultlab.survey import Item, Look, Survey
 from vaultlab.vault import files, presence
 from vaultlab.vault.journal import lock
@@ -257,8 +257,10 @@ class Daemon:
             item = here.get(job.block)
             if item is None:
                 self.jobs.supersede(job.vault, job.block, "Its block is no longer there.")
+                _log("gone", job)
             elif item.state == "fresh" and item.lab_ask != job.lab_ask:
                 self.jobs.supersede(job.vault, job.block, "The block asks again what is answered already.")
+                _log("answered already", job)
 
     def _demote(self) -> None:
         """Only one note is being edited: what another one is still waiting for is a recent edit by now."""
@@ -324,7 +326,7 @@ class Daemon:
         self._held.pop(_key(item), None)
         ask = replace(item.ask, force=force)
         job = self.jobs.put(Order(str(self.root), item.name, item.path, ask, item.lab_ask, priority, origin=why))
-        logger.info("queued %s of %s: %s", item.name, item.path, why)
+        _log("queued", job, state=item.state, priority=job.priority.name.lower(), forced=force)
         if job.state == "quarantined":
             self.tell(f"{item.name} is not run again by itself: it has taken the worker down twice.")
         self._work.set()
@@ -357,6 +359,7 @@ class Daemon:
             job = self.jobs.last(str(self.root), id)
             if job is None or self.jobs.cancel(job.id, "It was cancelled.") is None:
                 return False
+            _log("cancelled", job)
             self.tell(f"{id} is cancelled.")
             self._heed()
             return True
@@ -397,6 +400,7 @@ class Daemon:
             if job is None:
                 return False
             self._set_status(running=job, progress=None)
+        _log("began", job, runs=job.runs)
         try:
             self._run(job)
         finally:
@@ -415,6 +419,7 @@ class Daemon:
         # Whoever names a block means it as it stands now.
         if item is None or item.ask is None or (item.lab_ask != job.lab_ask and not by_name):
             self.jobs.finish(job, "cancelled", "The block is no longer as it was when it was queued.")
+            _log("ended", job, state="cancelled")
             if item is not None:
                 self._seen.discard(_key(item))
             return
@@ -427,8 +432,11 @@ class Daemon:
         stopped = isinstance(answer, Failure) and answer.kind == "cancelled"
         now = self.jobs.get(job.id)
         if stopped and now is not None and now.state == "queued":
-            return  # set aside: its turn comes again
-        self.jobs.finish(job, "cancelled" if stopped else "failed" if outcome.problem else "done", outcome.problem)
+            _log("set aside", job, seconds=round(outcome.seconds, 3))
+            return  # its turn comes again
+        state: Ended = "cancelled" if stopped else "failed" if outcome.problem else "done"
+        self.jobs.finish(job, state, outcome.problem)
+        _log("ended", job, state=state, seconds=round(outcome.seconds, 3), **_how(outcome))
         self._named.discard(job.block)
         if not stopped:
             self._tell_outcome(outcome)
@@ -445,6 +453,7 @@ class Daemon:
         job = self.status.running
         if job is not None and isinstance(answer, Failure) and self.way.deaths(ask) > before:
             again = self.jobs.crashed(job, answer.message)
+            _log("took the worker down", job)
             if again is not None and again.state == "queued":
                 self.tell(f"{job.block} has taken the worker down; it is tried once more.")
                 return Failure(ask.id, "cancelled", answer.message)
@@ -476,7 +485,7 @@ class Daemon:
             return False
         if self.now() - max(first.put_at, running.began_at or 0.0) < YIELD_S / 2:
             return False  # it may be about to end; and it has so long to say how far it is
-        logger.info("%s makes way for %s", running.block, first.block)
+        _log("makes way", running, for_job=first.id, for_block=first.block)
         self.tell(f"{running.block} makes way for {first.block}, and goes on afterwards.")
         return self.jobs.requeue(running)
 
@@ -488,8 +497,27 @@ class Daemon:
 
     def _tell_outcome(self, outcome: Outcome) -> None:
         item = outcome.item
-        logger.info("%s of %s: %s", item.name, item.path, outcome.problem or outcome.verdict or "done")
+        if item.state == "error":
+            logger.info("wrong", extra={"of": {"block": item.name, "note": item.path, "line": outcome.line}})
         self.tell(outcome)
+
+
+def _log(what: str, job: Job, **more: object) -> None:
+    """Nothing that its author wrote is in it but names: the block's, the note's."""
+    logger.info(what, extra={"of": {"job": job.id, "block": job.block, "note": job.note, **more}})
+
+
+def _how(outcome: Outcome) -> dict[str, object]:
+    """How a run ended. What a refusal says may quote the note; what the machine could not do does not."""
+    answer = outcome.answer
+    match answer:
+        case Result():
+            return {"stored": answer.cached, "verdict": outcome.verdict}
+        case Failure(kind="environment"):
+            return {"kind": "environment", "why": answer.message}
+        case Failure():
+            return {"kind": answer.kind}
+    return {"kind": "refused"}
 
 
 def _key(item: Item) -> tuple[str, str, str]:

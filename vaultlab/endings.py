@@ -25,8 +25,8 @@ def overdue(ask: Ask) -> Failure:
 
 def died(ask: Ask, who: str, cause: str, said: str) -> Failure:
     """The worker's process ended during it; `said` were its last words."""
-    words = f" Its last words: {said}" if said else ""
-    return Failure(ask.id, "environment", f"{who} died during this run: {cause}.{words}", LOG_HINT)
+    words = f"Its last words: {said}. " if said else ""
+    return Failure(ask.id, "environment", f"{who} died during this run: {cause}.", words + LOG_HINT)
 
 
 def quarantined(ask: Ask, deaths: int) -> Failure:

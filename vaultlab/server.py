@@ -94,7 +94,9 @@ class Face:
         except VaultlabError as error:
             line, field = (error.line, error.field) if isinstance(error, NoteError) else (None, None)
             status, hint = _status(error), error.hint
-            raise Refused(status, error.message, error.message, hint=hint, line=line, field=field) from error
+            # Its own words may quote the note, and `why` goes into the log.
+            why = "a note says no" if isinstance(error, NoteError) else error.message
+            raise Refused(status, why, error.message, hint=hint, line=line, field=field) from error
         except Exception as error:  # a fault of ours must neither end the daemon nor leave the plugin waiting
             _log.exception("%s failed", name)
             said = "The daemon could not answer: a fault of its own."

@@ -1,7 +1,5 @@
 """The words about a vault's daemon: watch, status, stop."""
 
-import json
-import logging
 import os
 import shlex
 import signal
@@ -11,19 +9,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from vaultlab import places, terminal, trust
+from vaultlab.commands.log import logged
 from vaultlab.commands.words import FINE, Device, Json, VaultArg, alone, known_experiments, lab_on, root_of
 from vaultlab.errors import NoteError, RunError
 from vaultlab.jobs import Job, Jobs
 from vaultlab.pairing import Pairings
 from vaultlab.pipeline import Outcome, Selection
-from vaultlab.process import logs
 from vaultlab.result import Judgement, Verdict
 from vaultlab.survey import Item, Look, Survey, survey
 from vaultlab.vault import config as configuration
@@ -39,7 +36,6 @@ STOP_S = 15.0
 
 _SAY_S = 1.0
 _FOLLOW_S = 0.1
-_LOG_BYTES = 2**20
 
 
 def watch(
@@ -59,7 +55,7 @@ def watch(
 
     root = root_of(vault)
     ask_for_trust(root, trusted)
-    with presence.attend(root), _log(), lab_on(device, patient=True) as lab, ExitStack() as held:
+    with presence.attend(root), logged(), lab_on(device, patient=True) as lab, ExitStack() as held:
         with alone(root):  # what a crash has left is repaired first
             experiments = known_experiments(lab)
         look = partial(survey, root, places.config_dir(), experiments)
@@ -282,37 +278,3 @@ def _lines(pending: list[Job], progress: str, most: int = 8) -> list[str]:
         elif place < most:
             lines.append(f"… {job.block}  queued: {job.origin}  {job.note}")
     return lines + ([f"… and {len(pending) - most} more"] if len(pending) > most else [])
-
-
-@contextmanager
-def _log() -> Iterator[None]:
-    """Everything that happens, one JSON object a line, in the state folder; the file is begun anew when it is full."""
-    made(logs())
-    handler = RotatingFileHandler(
-        logs() / "daemon.log", maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8", delay=True
-    )
-    handler.setFormatter(_Lines())
-    logger = logging.getLogger("vaultlab")
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
-        logger.removeHandler(handler)
-        handler.close()
-
-
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        said = {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created)),
-            "level": record.levelname.lower(),
-            "what": record.getMessage(),
-        }
-        if record.exc_info:
-            said["trace"] = self.formatException(record.exc_info)
-        return json.dumps(said, ensure_ascii=False)
