@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_pipeline import NOTE, Bed, answer
 from vaultlab import daemon
-from vaultlab.daemon import MANY, Daemon, Way
+from vaultlab.daemon import MANY, YIELD_S, Daemon, Way
 from vaultlab.errors import NoteError, RunError, VaultError
 from vaultlab.jobs import Jobs, Priority
 from vaultlab.pipeline import QUIET_S, Outcome
@@ -293,7 +293,7 @@ def test_long_work_makes_way_for_the_note_being_edited(alive: Alive, eta_s: floa
             alive.save("Note.md", NOTE)
             alive.after(RUN_S)
             began = alive.clock
-            while not alive.cancelled and alive.clock < began + 9:
+            while not alive.cancelled and alive.clock < began + 7:
                 alive.after(0.5)
             assert bool(alive.cancelled) == yields
 
@@ -303,6 +303,28 @@ def test_long_work_makes_way_for_the_note_being_edited(alive: Alive, eta_s: floa
     alive.settle()
     assert alive.ran == (["long", "two", "long"] if yields else ["long", "two"])
     assert alive.states() == {"two": "fresh", "long": "fresh"}
+
+
+def test_a_run_that_always_says_it_is_about_to_end_makes_way_too(alive: Alive) -> None:
+    """Each phase of a run, or each point of a sweep, may say so."""
+    alive.write("Long.md", NOTE.replace("double: two", "double: long"))
+    alive.daemon.changes.add("vaultlab/x.md")
+    alive.after(RUN_S + 1)
+
+    def edits(ask: Ask, progress: Callable[[Progress], None]) -> None:
+        if ask.id == "long" and len(alive.asked) == 1:
+            alive.save("Note.md", NOTE)
+            alive.after(RUN_S)
+            began = alive.clock
+            while not alive.cancelled:
+                progress(Progress("long", "training", 1, 100, 1.0))
+                alive.after(0.5)
+            assert YIELD_S / 2 < alive.clock - began < YIELD_S
+
+    alive.during = edits
+    alive.daemon.work()
+    alive.settle()
+    assert alive.ran == ["long", "two", "long"]
 
 
 def test_only_what_is_as_urgent_is_named_with_a_block(alive: Alive) -> None:

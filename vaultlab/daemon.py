@@ -5,6 +5,7 @@ them stands the queue, which outlives both.
 """
 
 import logging
+import math
 import shlex
 import threading
 import time
@@ -29,7 +30,9 @@ logger = logging.getLogger("vaultlab")
 MANY = 50
 """More new runs than this at once are not begun before somebody has said so."""
 YIELD_S = 10.0
-"""A run that would take longer than this makes way for the note that is being edited."""
+"""What is asked by hand or being edited has begun within this: a longer run makes way, and goes on afterwards."""
+STOP_S = 2.0
+"""What a run may take to stop."""
 LOOK_S = 600.0
 """So often the whole vault is looked at though nothing seems to have changed."""
 
@@ -107,6 +110,7 @@ class Daemon:
         self.noticed: Callable[[], None] = lambda: None
         """Is called when something may have happened that others want to know."""
         self._complaint = ""
+        self._ends_at = math.inf
         if jobs.said:
             tell(jobs.said)
         jobs.recover(lambda holder: False)  # whoever held something died: there is one daemon a vault
@@ -400,6 +404,7 @@ class Daemon:
             if job is None:
                 return False
             self._set_status(running=job, progress=None)
+            self._ends_at = math.inf
         _log("began", job, runs=job.runs)
         try:
             self._run(job)
@@ -462,6 +467,8 @@ class Daemon:
     def _progressed(self, item: Item, progress: Progress) -> None:
         with self._lock:
             self._set_status(progress=progress)
+            if progress.eta_s is not None:
+                self._ends_at = self.now() + progress.eta_s
 
     def _heed(self) -> None:
         """Stop what nobody wants any more, and what keeps the note being edited waiting."""
@@ -474,17 +481,17 @@ class Daemon:
             self.way.cancel(running.block)  # of no effect before it has begun: then the next tick does it
 
     def _in_the_way(self, running: Job) -> bool:
-        first = next((job for job in self.jobs.pending() if job.state == "queued"), None)
+        first = self.jobs.first()
         urgency = running.priority
         if urgency == Priority.EDITING and running.note != self._active:
             urgency = Priority.RECENT
         if first is None or first.priority > Priority.BY_HAND or first.priority >= urgency:
             return False
-        progress = self.status.progress
-        if progress is not None and progress.eta_s is not None and progress.eta_s <= YIELD_S:
+        waits_since = max(first.put_at, running.began_at or 0.0)
+        latest = waits_since + YIELD_S - STOP_S
+        # It has half of that time to end, or to say that it will end in time; that it says so is no reason to wait on.
+        if self.now() < (latest if self._ends_at <= latest else waits_since + YIELD_S / 2):
             return False
-        if self.now() - max(first.put_at, running.began_at or 0.0) < YIELD_S / 2:
-            return False  # it may be about to end; and it has so long to say how far it is
         _log("makes way", running, for_job=first.id, for_block=first.block)
         self.tell(f"{running.block} makes way for {first.block}, and goes on afterwards.")
         return self.jobs.requeue(running)

@@ -14,6 +14,7 @@ import torch
 from tests import counting
 from vaultlab.experiment import Bench, Experiment
 from vaultlab.result import Answer, Ask, Default, Failure, Limits, Progress, Refusal, Result, Text
+from vaultlab.worker import pace
 from vaultlab.worker.course import choose, short_of_memory
 from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
@@ -317,6 +318,30 @@ def test_an_interrupted_sweep_goes_on_where_it_was(runner: Runner, experiment: E
     assert done == (True, False, False)
     found = result(runner, {"text": None}, points=POINTS)
     assert [point.cached for point in found.points] == [True, False, False]
+
+
+def test_what_trains_together_is_kept_piece_by_piece(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is there at its end only: one that is stopped costs that piece, not all of the sweep."""
+    pieces: list[int] = []
+
+    def trained(specs: list[counting.Spec], bench: Bench) -> list[counting.Out]:
+        pieces.append(len(specs))
+        bench.progress(1, 1, "training")
+        return [counting.Out(torch.ones(spec.n), [], bench.batch) for spec in specs]
+
+    monkeypatch.setattr(pace, "PIECE_S", 2.5e-5)  # a number is said to take a millionth of a second
+    runner.registry = {"counting": replace(counting.EXPERIMENT, together=trained, data=None)}
+    points = tuple({"n": 10, "seed": seed, "text": None} for seed in range(8))
+    seen: list[Progress] = []
+    answer = run(runner, {}, points=points, seen=seen, cancelled=lambda: len(pieces) == 3)
+    assert isinstance(answer, Failure)
+    assert pieces[0] == 2
+    stored = sum(runner.plan(Ask("id", "counting", {}, points=points)).stored)
+    assert stored == sum(pieces[:2])
+    assert "run 1–2 of 8: training" in [step.phase for step in seen]
+    before = len(pieces)
+    assert len(result(runner, points=points).points) == 8
+    assert sum(pieces[before:]) == 8 - stored
 
 
 def test_together_gives_the_numbers_of_one_by_one(runner: Runner, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class Course:
         self.ask = ask
         self.device = device
         self.prefix = ""
+        self.rest_s: float | None = 0.0
+        """How long what comes behind the run under way will take; None where nobody can say yet."""
         self._send = send
         self._cancelled = cancelled
         self._began = self._phase_began = self._sent = time.monotonic()
@@ -57,6 +59,7 @@ class Course:
         self._sent = now
         elapsed = now - self._phase_began
         eta_s = elapsed / done * (total - done) if done and elapsed > 0 else None
+        eta_s = eta_s + self.rest_s if eta_s is not None and self.rest_s is not None else None
         self._send(Progress(self.ask.id, phase, done, total, eta_s, used_memory(self.device)))
 
 

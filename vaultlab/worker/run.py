@@ -19,6 +19,7 @@ from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Refusa
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
 from vaultlab.worker.course import Course, Stopped, choose, device_broken, peak_memory, short_of_memory, watch_peak
 from vaultlab.worker.limits import check_limits, check_points, estimates, in_words, no_memory
+from vaultlab.worker.pace import Pace
 from vaultlab.worker.passes import Reader, reader
 from vaultlab.worker.provenance import look, provenance
 from vaultlab.worker.residents import Residents
@@ -51,6 +52,7 @@ class Runner:
         self.broken = False
         """The device cannot be used again by this process: answer, then end it."""
         self._current: tuple[str, str] | None = None
+        self._piece = 1
 
     def plan(self, ask: Ask) -> Plan:
         """What a run would be. Computes nothing, loads no model."""
@@ -194,23 +196,28 @@ class Runner:
     ) -> Iterator[tuple[Any, float]]:
         """The Out of each run with the moment in the course at which its share of the work began."""
         course = journey.course
-        if experiment.together is not None and len(runs) > 1 and not any(run.texts for run in runs):
-            self._current = None  # a failure of all is not remembered as that of one
+        together = None if len(runs) == 1 or any(run.texts for run in runs) else experiment.together
+        pace = Pace([need.seconds for need in estimates(journey.asked, runs)], len(runs))
+        most = 1 if together is None else len(runs) if bench.batch == _BATCH else math.ceil(self._piece / 2)
+        done = 0
+        while done < len(runs):
+            piece = runs[done : done + min(most, pace.piece())]
+            self._piece = len(piece)
+            which = f"{done + 1}–{done + len(piece)}" if len(piece) > 1 else f"{done + 1}"
+            course.prefix = f"run {which} of {len(runs)}: " if len(piece) < len(runs) else ""
+            course.rest_s = pace.rest_s(len(piece))
             begun = course.elapsed_s
-            size = len(runs) if bench.batch == _BATCH else math.ceil(len(runs) / 2)
-            for start in range(0, len(runs), size):
-                for out in experiment.together([run.spec for run in runs[start : start + size]], bench):
-                    yield out, begun
-                    begun = course.elapsed_s
-            return
-        for done, run in enumerate(runs):
-            course.prefix = f"run {done + 1} of {len(runs)}: " if len(runs) > 1 else ""
-            self._current = (run.key, journey.look)
-            begun = course.elapsed_s
-            course.report("starting", 0, 1)
-            with self.residents.passes.turn(reader(journey.asked, run)) as trace:
-                out = experiment.compute(run.spec, replace(bench, texts=run.texts, trace=trace))
-            yield out, begun
+            if together:
+                self._current = None  # a failure of all is not remembered as that of one
+                yield from _timed(course, together([run.spec for run in piece], bench))
+            else:
+                self._current = (piece[0].key, journey.look)
+                course.report("starting", 0, 1)
+                with self.residents.passes.turn(reader(journey.asked, piece[0])) as trace:
+                    out = experiment.compute(piece[0].spec, replace(bench, texts=piece[0].texts, trace=trace))
+                yield out, begun
+            pace.took(len(piece), course.elapsed_s - begun)
+            done += len(piece)
 
     def _finished(self, journey: _Journey, run: Run, out: Any, facts: Mapping[str, Any]) -> Result:
         written = {**provenance(journey.course.device, run), **facts}
@@ -263,6 +270,13 @@ class Runner:
         if self._current is not None:
             self._keep(*self._current, failure)
         return failure
+
+
+def _timed(course: Course, outs: Iterable[Any]) -> Iterator[tuple[Any, float]]:
+    begun = course.elapsed_s
+    for out in outs:
+        yield out, begun
+        begun = course.elapsed_s
 
 
 class _Remembered(Exception):

@@ -19,7 +19,7 @@ def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
         )
         for run, result in zip(it.runs, results, strict=True)
     )
-    course.prefix = ""
+    course.prefix, course.rest_s = "", 0.0
     latest = max((result.provenance for result in results), key=lambda facts: str(facts["computed"]))
     facts = {**latest, "seconds": round(sum(result.provenance["seconds"] for result in results), 3)}
     facts["models"] = {name: model for result in results for name, model in result.provenance["models"].items()}
