@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from vaultlab.commands.words import lab_on
 from vaultlab.errors import NoteError, RunError
 from vaultlab.lab import Lab
 from vaultlab.result import Answer, Ask, Progress, Result
+from vaultlab.vault import presence
 
 TESTS = Path(__file__).parent
 WORKER = (sys.executable, "-S", str(TESTS / "standin_worker.py"))
@@ -434,3 +436,39 @@ def test_a_native_call_there_ends_with_the_line(box: Box, tmp_path: Path, line: 
         box.mend()
         thread.join(60)
         assert not thread.is_alive()
+
+
+@pytest.mark.long
+def test_a_daemon_waits_for_its_machine_and_leaves_the_notes_alone(config: Path, box: Box, tmp_path: Path) -> None:
+    names(config, box, sys.executable, "-m", "vaultlab.worker", more='device = "box"')
+    root = tmp_path / "vault"
+    (root / ".vaultlab").mkdir(parents=True)
+    (root / "Note.md").write_text(NOTE)
+    box.line("refused")
+
+    def said() -> str:
+        return str((presence.present(root) or {}).get("progress", ""))
+
+    watching = [sys.executable, "-m", "vaultlab", "watch", str(root), "--trust"]
+    daemon = subprocess.Popen(watching, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert eventually(lambda: "waiting for box" in said(), 120)
+        assert "Connection refused" in Typed("status", root).out
+        assert (root / "Note.md").read_text() == NOTE
+        assert not (root / "vaultlab").exists(), "nothing is written of what may be there in a moment"
+        box.mend()
+        assert eventually(lambda: "![[vaultlab/two#^result]]" in (root / "Note.md").read_text(), 120)
+        assert eventually(lambda: not said())
+        box.line("refused")
+        (root / "Note.md").write_text((root / "Note.md").read_text().replace("steps: 200", "steps: 201"))
+        os.kill(box.pids[-1], signal.SIGKILL)
+        assert eventually(lambda: "waiting for box" in said(), 120)
+        assert "Stopped" in Typed("stop", root).out, "also while it waits"
+        out, _ = daemon.communicate(timeout=60)
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert daemon.returncode == 0
+    assert "✓ two" in out
+    assert "Traceback" not in out
+    assert "two" in Typed("status", root).out, "what was still to run stays in the queue"
