@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 PLUGIN := obsidian-plugin
+PACKAGES := $(PLUGIN) $(PLUGIN)/in-app
 
 .PHONY: demo test test-plugin test-long plugin check bench model clean
 .DEFAULT_GOAL := demo
@@ -41,17 +42,18 @@ plugin: $(PLUGIN)/node_modules/.installed
 	npm --prefix $(PLUGIN) run --silent build
 
 # In pages of Debian's Chromium too, or of the browser that VAULTLAB_CHROMIUM names; what they look like is left in shots/.
-test-plugin: plugin $(BIN)/.installed
+test-plugin: plugin $(PLUGIN)/in-app/node_modules/.installed $(BIN)/.installed
 	@test -n "$$VAULTLAB_CHROMIUM" || command -v chromium >/dev/null \
 	|| { apt-get update -q && apt-get install -qy --no-install-recommends chromium fonts-dejavu-core; } \
 	|| { echo "Install Chromium, or let VAULTLAB_CHROMIUM name it."; exit 1; }
 	npm --prefix $(PLUGIN) run --silent types
+	npm --prefix $(PLUGIN)/in-app run --silent types
 	npm --prefix $(PLUGIN) run --silent lint
 	npm --prefix $(PLUGIN) run --silent test
 
-$(PLUGIN)/node_modules/.installed: $(PLUGIN)/package.json $(PLUGIN)/package-lock.json
+$(PACKAGES:%=%/node_modules/.installed): %/node_modules/.installed: %/package.json %/package-lock.json
 	@command -v npm >/dev/null || { echo "The plugin is built with Node.js 20 or newer; install nodejs and npm."; exit 1; }
-	npm --prefix $(PLUGIN) ci --ignore-scripts --no-progress
+	npm --prefix $* ci --ignore-scripts --no-progress
 	touch $@
 
 test-long: model
@@ -71,4 +73,4 @@ bench: model
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf $(VENV) demo-vault build dist $(PLUGIN)/node_modules $(PLUGIN)/dist $(PLUGIN)/shots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo-vault build dist $(PLUGIN)/node_modules $(PLUGIN)/in-app/node_modules $(PLUGIN)/dist $(PLUGIN)/shots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,7 +2,7 @@ import obsidianmd from "eslint-plugin-obsidianmd";
 import { defineConfig, globalIgnores } from "eslint/config";
 
 export default defineConfig([
-  globalIgnores(["dist", "node_modules", "src/openapi.d.ts"]),
+  globalIgnores(["dist", "node_modules", "in-app", "src/openapi.d.ts"]),
   ...obsidianmd.configs.recommended,
   { languageOptions: { parserOptions: { projectService: { allowDefaultProject: ["*.mjs"] } } } },
   // What runs in node, beside the app: the build and the tests.
