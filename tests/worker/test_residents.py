@@ -9,11 +9,13 @@ import torch
 
 from tests import counting
 from tests.tiny import tiny_model
+from vaultlab import models
 from vaultlab.experiment import Bench, Experiment, ModelName, Needs
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.load import Shape
 from vaultlab.models.pull import add, remove
 from vaultlab.result import Ask, Check, Failure, Limits, Metric, Refusal, Result
+from vaultlab.worker.asked import entry
 from vaultlab.worker.residents import IDLE_S, Residents
 from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
@@ -158,6 +160,20 @@ def test_the_content_is_the_key_not_the_name(runner: Runner, tmp_path: Path) -> 
     assert other.key != first.key
     assert other.metrics != first.metrics
     assert not other.cached
+
+
+def test_a_new_version_of_what_reads_models_outdates_what_was_read(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.registry = {"summing": SUMMING, "counting": counting.EXPERIMENT}
+    counted = runner.plan(Ask("id", "counting", {})).key
+    before = run(runner)
+    monkeypatch.setattr(models, "VERSION", models.VERSION + 1)
+    after = run(runner)
+    assert not after.cached
+    assert after.key != before.key
+    assert entry("summing", SUMMING).version == SUMMING.version + models.VERSION
+    assert runner.plan(Ask("id", "counting", {})).key == counted, "it reads none"
 
 
 def test_a_model_that_is_not_here_says_how_to_get_it(runner: Runner) -> None:

@@ -38,12 +38,12 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, TextName
+from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Reads, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.shuffle import shuffled
-from vaultlab.models.trace import Site, trace
+from vaultlab.models.trace import Site
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, heat, visible
 from vaultlab.result import Check, Metric
 
@@ -116,8 +116,8 @@ def compute(spec: Spec, bench: Bench) -> Out:
         )
     layers = model.shape.layers
     bench.progress(0, layers + 1, "reading the text")
-    sites = [Site("resid_pre", layer) for layer in range(layers)] + [Site("final"), Site("logits")]
-    found = trace(model, ids[None], sites)
+    sites = _sites(model.shape)
+    found = bench.trace(model, ids[None], sites)
     logits = found.pop(Site("logits"))[0]
     streams = [found[site][0] for site in sites[:-1]]
     answer = logits.float().log_softmax(-1)
@@ -287,6 +287,17 @@ def verify(spec: Spec, out: Out) -> list[Check]:
     ]
 
 
+def _sites(shape: Shape) -> tuple[Site, ...]:
+    return (*(Site("resid_pre", layer) for layer in range(shape.layers)), Site("final"), Site("logits"))
+
+
+def reads(spec: Spec, shape: Shape) -> Reads | None:
+    """The text as one row, the stream before every layer and behind the last, and the answer."""
+    if spec.weights == "shuffled":
+        return None
+    return Reads(("whole", spec.tokens, spec.bos, spec.template), _sites(shape))
+
+
 def needs(spec: Spec, shape: Shape | None) -> Needs:
     """The weights, all streams, two tables of logits; a forward pass and an unembedding a layer at 40 GFLOP/s."""
     assert shape is not None
@@ -442,5 +453,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
+    reads=reads,
     nonsense=Nonsense("the same weights in random order", "what the model has learnt", {"weights": "shuffled"}),
 )

@@ -7,7 +7,7 @@ import json
 import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vaultlab import experiments
+from vaultlab import experiments, models
 from vaultlab.catalogue import Entry, canonical, nearest, wanted
 from vaultlab.errors import NoteError, RunError
 from vaultlab.experiment import Experiment, Quantity
@@ -54,9 +54,10 @@ def entry(name: str, experiment: Experiment) -> Entry:
     schema = experiment.Spec.model_json_schema()
     figures, nonsense = dict(experiment.figures), experiment.nonsense
     control = json.loads(json.dumps(asdict(nonsense))) if nonsense else None
-    return Entry(
+    known = Entry(
         name, experiment.version, page, schema, metrics, figures, examples, control, experiment.data is not None
     )
+    return replace(known, version=known.version + models.VERSION) if known.of_kind("model") else known
 
 
 def _quantity(quantity: Quantity) -> dict[str, Any]:
@@ -126,8 +127,10 @@ def asked(ask: Ask, registry: Mapping[str, Experiment], model_hash: ModelHash) -
 
 
 def _must_be_the_same(ask: Ask, registry: Mapping[str, Experiment]) -> None:
-    there = registry[ask.experiment].version if ask.experiment in registry else 0
-    if ask.version not in (0, there):
+    if not ask.version:
+        return
+    there = entry(ask.experiment, registry[ask.experiment]).version if ask.experiment in registry else 0
+    if ask.version != there:
         which = f"has version {there} of `{ask.experiment}`" if there else f"has no experiment `{ask.experiment}`"
         raise RunError(
             f"The worker {which}, and it was asked for version {ask.version}: its numbers would not be comparable.",
@@ -145,15 +148,15 @@ def _run(ask: Ask, known: Entry, experiment: Experiment, point: Mapping[str, Any
         raise Refused(*(_refusal(ask, known, problem) for problem in error.errors())) from None
     fields = {name: getattr(spec, name) for name in known.fields}
     texts = {name: _text(ask, name, fields[name], point) for name in known.of_kind("text") if fields[name] is not None}
-    models = {}
+    hashes = {}
     for name in known.of_kind("model"):
         if fields[name] is None:
             continue
         try:
-            models[name] = model_hash(fields[name])
+            hashes[name] = model_hash(fields[name])
         except NoteError as error:
             raise Refused(Refusal(ask.id, error.message, error.hint, name, origin_of(ask, name))) from error
-    return Run(spec, _key(known, experiment, spec, models, texts), texts, models, point)
+    return Run(spec, _key(known, spec, hashes, texts), texts, hashes, point)
 
 
 def _text(ask: Ask, name: str, value: str, point: Mapping[str, Any]) -> Text:
@@ -162,15 +165,15 @@ def _text(ask: Ask, name: str, value: str, point: Mapping[str, Any]) -> Text:
     return snapshot or Text(name, hashlib.sha256(value.encode()).hexdigest(), (("", value),))
 
 
-def _key(known: Entry, experiment: Experiment, spec: Any, models: Mapping[str, str], texts: Mapping[str, Text]) -> str:
+def _key(known: Entry, spec: Any, hashes: Mapping[str, str], texts: Mapping[str, Text]) -> str:
     """Order-free: what differs from its default, and the content of the models and texts instead of their names."""
     values = json.loads(spec.model_dump_json(exclude_defaults=True))
     return _hash(
         {
             "experiment": known.name,
-            "version": experiment.version,
-            "values": {name: value for name, value in values.items() if name not in models and name not in texts},
-            "models": models,
+            "version": known.version,
+            "values": {name: value for name, value in values.items() if name not in hashes and name not in texts},
+            "models": hashes,
             "texts": {name: text.sha256 for name, text in texts.items()},
         }
     )
