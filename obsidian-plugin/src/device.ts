@@ -49,7 +49,8 @@ export class Device {
     const { adapter } = this.app.vault;
     if (!(await adapter.exists(".vaultlab"))) return [];
     const { files } = await adapter.list(".vaultlab");
-    const texts = await Promise.all(files.filter((path) => PRESENCE.test(path)).map((path) => adapter.read(path)));
+    const signs = files.filter((path) => PRESENCE.test(path));
+    const texts = await Promise.all(signs.map((path) => adapter.read(path).catch(() => ""))); // it may end just now
     return texts.flatMap((text) => presence(text) ?? []).sort((one, other) => other.beat - one.beat);
   }
 
