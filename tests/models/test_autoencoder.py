@@ -83,14 +83,24 @@ def plain_training(toy, course, sparsity):
         uniform = torch.rand(toy.features, course.batch, generator=generator).double().T
         x = torch.relu(uniform - sparsity) / (1 - sparsity)
         optimizer.zero_grad()
-        ((toy.output(linear_part(theta, x)) - x).square() @ toy.importances()).mean(1).sum().backward()
+        hidden = toy.squeezed(x @ theta[..., :-1])
+        out = toy.output(hidden @ theta[..., :-1].mT + theta[..., None, :, -1])
+        ((out - x).square() @ toy.importances()).mean(1).sum().backward()
         optimizer.step()
         schedule.step()
     return theta.detach()
 
 
 @pytest.mark.parametrize(
-    "toy", [Toy(5, 2, 0.9, True), Toy(4, 3, 0.7, False), Toy(2, 1, 1.0, True), Toy(40, 3, 0.9, True)]
+    "toy",
+    [
+        Toy(5, 2, 0.9, True),
+        Toy(4, 3, 0.7, False),
+        Toy(2, 1, 1.0, True),
+        Toy(40, 3, 0.9, True),
+        Toy(5, 3, 0.9, True, hidden_relu=True),
+        Toy(40, 3, 0.9, False, hidden_relu=True),
+    ],
 )
 def test_training_goes_the_way_of_the_plain_loop(toy):
     course = Course(steps=150, batch=64, learning_rate=0.01, seeds=3, seed=5)

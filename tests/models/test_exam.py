@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.models.toy_case import draws, loss_by_loops, random_theta, sparse_vectors
 from vaultlab.models.autoencoder import Toy
 from vaultlab.models.exam import (
+    answers,
     examine,
     gradient_residual,
     linear_loss,
@@ -20,7 +21,7 @@ from vaultlab.models.exam import (
     mean_loss,
     training_checks,
 )
-from vaultlab.models.sparse import fresh
+from vaultlab.models.sparse import Vectors, fresh
 
 
 @settings(max_examples=30, deadline=None)
@@ -74,13 +75,25 @@ def test_always_the_mean_is_the_model_without_weights():
     assert mean_loss(toy, sparsity) == pytest.approx(float(linear_loss(toy, sparsity, theta)))
 
 
+@pytest.mark.parametrize("hidden_relu", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
-def test_the_definition_by_loops(relu):
-    toy = Toy(4, 2, 0.5, relu)
+def test_the_definition_by_loops(relu, hidden_relu):
+    toy = Toy(4, 2, 0.5, relu, hidden_relu=hidden_relu)
     theta, x = random_theta(toy), sparse_vectors(toy, 20)
-    losses = ((toy.output(linear_part(theta, x)) - x).square() @ toy.importances()).mean(1)
+    each, _ = losses(toy, theta, Vectors(x, torch.ones(20, dtype=torch.float64)))
     for seed in range(3):
-        assert losses[seed].item() == pytest.approx(loss_by_loops(toy, theta[seed], x))
+        assert each.mean(1)[seed].item() == pytest.approx(loss_by_loops(toy, theta[seed], x))
+        if not hidden_relu:
+            plain = ((toy.output(linear_part(theta, x)) - x).square() @ toy.importances()).mean(1)
+            assert plain[seed].item() == pytest.approx(loss_by_loops(toy, theta[seed], x))
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_the_gradient_of_a_layer_with_a_relu(n):
+    toy = Toy(n, 3, 0.9, True, hidden_relu=True)
+    theta, x = random_theta(toy), sparse_vectors(toy, 20)
+    assert float(gradient_residual(toy, theta, x)) < 1e-13
+    assert not torch.allclose(answers(toy, theta, x), answers(toy._replace(hidden_relu=False), theta, x))
 
 
 @pytest.mark.parametrize("pairs", ["together", "exclusive"])

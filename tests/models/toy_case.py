@@ -26,6 +26,7 @@ def loss_by_loops(toy, theta, x):
     total = 0.0
     for vector in x.tolist():
         hidden = [sum(W[i][k] * vector[i] for i in range(n)) for k in range(m)]
+        hidden = [max(h, 0.0) for h in hidden] if toy.hidden_relu else hidden
         for i in range(n):
             out = sum(W[i][k] * hidden[k] for k in range(m)) + b[i]
             out = max(out, 0.0) if toy.relu else out

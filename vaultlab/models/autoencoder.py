@@ -33,13 +33,15 @@ Fill = Callable[[Float[Tensor, "points features batch"], slice], None]
 
 
 class Toy(NamedTuple):
-    """What is trained. Feature i, counted from 0, has importance `importance`^i; without `relu`, f is the identity."""
+    """What is trained. Feature i, counted from 0, has importance `importance`^i; without `relu`, f is the identity.
+    With `hidden_relu` the hidden layer is ReLU(Wᵀ x): then it has a basis that matters."""
 
     features: int
     hidden: int
     importance: float
     relu: bool
     pairs: Pairs = "independent"
+    hidden_relu: bool = False
 
     @property
     def law(self) -> Law:
@@ -51,6 +53,10 @@ class Toy(NamedTuple):
     def output(self, linear: Tensor) -> Tensor:
         """f of W Wᵀ x + b."""
         return linear.relu() if self.relu else linear
+
+    def squeezed(self, linear: Tensor) -> Tensor:
+        """The hidden layer, from Wᵀ x."""
+        return linear.relu() if self.hidden_relu else linear
 
 
 class Course(NamedTuple):
@@ -139,7 +145,7 @@ def _losses_in_training(toy: Toy, theta: Theta, tests: Sequence[Vectors]) -> Flo
     W, b = theta[..., :-1], theta[..., -1:]
     points = []
     for point, (x, weight) in enumerate(tests):
-        error = toy.output(W[point] @ (W[point].mT @ x.T) + b[point]) - x.T
+        error = toy.output(W[point] @ toy.squeezed(W[point].mT @ x.T) + b[point]) - x.T
         points.append((error.square() @ weight / len(x)) @ toy.importances().to(theta))
     return torch.stack(points)
 
@@ -165,7 +171,7 @@ class Gradient:
         self._x1 = theta.new_ones(count, n + 1, batch)
         self._out = theta.new_empty(count, width, n, batch)
         self._error = torch.empty_like(self._out)
-        through = _Hidden if n > max(32, 4 * (columns - 1)) else _Gram
+        through = _Hidden if toy.hidden_relu or n > max(32, 4 * (columns - 1)) else _Gram
         self._through: _Gram | _Hidden = through(toy, theta, batch)
 
     def __call__(self, fill: Fill) -> Tensor:
@@ -207,9 +213,11 @@ class _Gram:
 
 
 class _Hidden:
-    """Through h₁ = (Wᵀx, 1), which takes less where n is far larger: ∂[W | b] = 2 (I e h₁ᵀ + x (Wᵀ I e)ᵀ) / batch."""
+    """Through h₁ = (Wᵀx, 1), which takes less where n is far larger: ∂[W | b] = 2 (I e h₁ᵀ + x (Wᵀ I e)ᵀ) / batch. With
+    a ReLU on the hidden layer h₁ and Wᵀ I e are 0 where it is shut."""
 
     def __init__(self, toy: Toy, theta: Theta, batch: int) -> None:
+        self._rectified = toy.hidden_relu
         self._relu, self._theta, self._scale = toy.relu, theta, _scale(toy, theta, batch)
         self._scaled, self._grad = torch.empty_like(theta), torch.empty_like(theta)
 
@@ -219,11 +227,15 @@ class _Hidden:
     def go(self, at: Slices, x1: Tensor, out: Tensor, error: Tensor) -> None:
         theta, x, grad = self._theta[at], x1[:, :-1], self._grad[at]
         hidden = torch.bmm(theta.mT.flatten(1, 2), x).view(*theta.shape[:2], -1, x.shape[-1])
+        if self._rectified:
+            hidden.relu_()
         hidden[..., -1, :] = 1
         torch.matmul(theta, hidden, out=out)
         _find_error(self._relu, out, x1, error)
         torch.matmul(error, hidden.mT, out=grad).mul_(self._scale)
         back = torch.matmul(self._scaled[at][..., :-1].mT, error)
+        if self._rectified:
+            back.mul_(hidden[..., :-1, :] > 0)
         grad[..., :-1] += torch.bmm(back.flatten(1, 2), x.mT).view(*back.shape[:-1], -1).mT
 
     def end(self) -> Tensor:

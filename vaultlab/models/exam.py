@@ -114,7 +114,8 @@ def losses(toy: Toy, theta: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
     each, linear = [], []
     for x, weight in zip(torch.split(vectors.x, CHUNK), torch.split(vectors.weight, CHUNK), strict=True):
         out = linear_part(theta, x)
-        each.append((toy.output(out) - x).square() @ toy.importances() * weight)
+        answer = toy.output(out) if not toy.hidden_relu else answers(toy, theta, x)
+        each.append((answer - x).square() @ toy.importances() * weight)
         linear.append((out - x).square() @ toy.importances() * weight)
     return torch.cat(each, 1), torch.cat(linear, 1)
 
@@ -130,6 +131,12 @@ def linear_part(theta: Float[Tensor, "seeds features hidden+1"], x: Float[Tensor
     return out + theta[..., None, :, -1]
 
 
+def answers(toy: Toy, theta: Float[Tensor, "seeds features hidden+1"], x: Float[Tensor, "batch features"]) -> Tensor:
+    """x′ [seeds, batch, features], whatever ReLUs there are."""
+    W, b = theta[..., :-1], theta[..., None, :, -1]
+    return toy.output(toy.squeezed(x @ W) @ W.mT + b)
+
+
 def gradient_residual(toy: Toy, theta: Tensor, x: Float[Tensor, "batch features"]) -> Tensor:
     """How far the hand-made gradient is from autograd's of the loss as defined, as a share of its largest entry."""
 
@@ -138,7 +145,7 @@ def gradient_residual(toy: Toy, theta: Tensor, x: Float[Tensor, "batch features"
 
     by_hand = Gradient(toy, theta[None], len(x))(fill)[0]
     leaf = theta.clone().requires_grad_()
-    loss = ((toy.output(linear_part(leaf, x)) - x).square() @ toy.importances()).mean(1).sum()
+    loss = ((answers(toy, leaf, x) - x).square() @ toy.importances()).mean(1).sum()
     (by_autograd,) = torch.autograd.grad(loss, leaf)
     return (by_hand - by_autograd).abs().max() / (by_autograd.abs().max() + 1e-12)
 
