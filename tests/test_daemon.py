@@ -16,10 +16,11 @@ from vaultlab.errors import NoteError, RunError, VaultError
 from vaultlab.jobs import Jobs, Priority
 from vaultlab.pipeline import QUIET_S, Outcome
 from vaultlab.result import Answer, Ask, Failure, Progress, Refusal
-from vaultlab.vault import files, index, presence
+from vaultlab.vault import files, index, presence, watch
+from vaultlab.vault.changes import PARSE_S, RUN_S
 from vaultlab.vault.journal import Journal, home, lock, made
 from vaultlab.vault.presence import Request
-from vaultlab.vault.watch import PARSE_S, RUN_S, Watch
+from vaultlab.vault.watch import EVERYTHING, Watch
 
 OTHER = NOTE.partition("A claim.\n\n")[2].replace("double: two", "double: other").replace("number: 1", "number: 5")
 
@@ -557,6 +558,67 @@ def test_a_vault_that_is_away_for_a_while_is_waited_for(alive: Alive) -> None:
     assert alive.states() == {"two": "fresh"}
 
 
+def test_a_result_that_met_half_a_note_is_written_when_the_note_is_whole(alive: Alive) -> None:
+    alive.save("First.md", NOTE.replace("double: two", "double: first"))
+    alive.settle()
+    alive.save("Note.md", NOTE)
+    alive.after(RUN_S)
+
+    def halves(ask: Ask, progress: object) -> None:
+        alive.write("Note.md", NOTE[:40])
+
+    alive.during = halves
+    alive.daemon.work()
+    alive.during = lambda ask, progress: None
+    alive.save("Note.md", NOTE)
+    alive.settle()
+    assert alive.states() == {"first": "fresh", "two": "fresh"}
+
+
+def test_a_vault_that_goes_away_during_a_run_is_not_made_anew(alive: Alive) -> None:
+    alive.save("Note.md", NOTE)
+    alive.after(RUN_S)
+    away = alive.root.with_name("away")
+    alive.during = lambda ask, progress: alive.root.rename(away) and None
+    alive.daemon.work()
+    with pytest.raises(VaultError, match="no vault"):
+        alive.settle()
+    assert not alive.root.exists()
+    alive.during = lambda ask, progress: None
+    away.rename(alive.root)
+    alive.daemon.changes.add(EVERYTHING)
+    alive.settle()
+    assert alive.states() == {"two": "fresh"}
+    assert "![[vaultlab/two" in alive.read("Note.md")
+
+
+def test_a_job_that_nobody_could_look_at_is_taken_again(alive: Alive) -> None:
+    alive.save("Note.md", NOTE)
+    alive.after(RUN_S)
+    alive.restart()
+    (alive.root / "vaultlab").symlink_to(alive.owner)
+    with pytest.raises(NoteError, match="out of the vault"):
+        alive.daemon.work()
+    assert [job.state for job in alive.jobs.pending()] == ["queued"]
+    (alive.root / "vaultlab").unlink()
+    alive.settle()
+    assert alive.ran == ["two"]
+    assert alive.states() == {"two": "fresh"}
+
+
+def test_what_was_being_edited_when_a_look_failed_goes_first_all_the_same(alive: Alive) -> None:
+    alive.save("Other.md", OTHER.replace("```vaultlab", "---\ntags: [experiment]\n---\n```vaultlab"))
+    alive.save("Note.md", NOTE)
+    (alive.root / "vaultlab").symlink_to(alive.owner)
+    alive.clock += PARSE_S + 0.1
+    with pytest.raises(NoteError, match="out of the vault"):
+        alive.daemon.tick()
+    (alive.root / "vaultlab").unlink()
+    alive.daemon.changes.add(EVERYTHING)
+    alive.after(RUN_S)
+    assert next((job.block, job.priority) for job in alive.jobs.pending()) == ("two", Priority.EDITING)
+
+
 # -- lives -------------------------------------------------------------------------------------------------------
 
 
@@ -639,12 +701,12 @@ def _free(root: Path) -> None:
 
 
 @contextmanager
-def serving(alive: Alive) -> Iterator[None]:
+def serving(alive: Alive, now: Callable[[], float] = time.time) -> Iterator[None]:
     """The daemon in real time, on a thread of its own."""
     alive.jobs.close()
     alive.jobs = Jobs(home(alive.root) / "jobs.sqlite")
     way = Way(alive._way, alive.cancelled.add)
-    alive.daemon = Daemon(alive.root, alive.look, way, alive.jobs, alive.told.append)
+    alive.daemon = Daemon(alive.root, alive.look, way, alive.jobs, alive.told.append, now)
     config = alive.look().config
     serving = threading.Thread(
         target=alive.daemon.serve, args=(Watch(alive.root, lambda: config, alive.daemon.changes.add),)
@@ -663,6 +725,20 @@ def _wait(until: Callable[[], bool], seconds: float = 60.0) -> None:
     while not until():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_after_the_machine_was_asleep_the_vault_is_looked_at(alive: Alive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changed meanwhile, on a drive that another machine writes to, has given no event."""
+    monkeypatch.setattr(watch._Handler, "on_any_event", lambda self, event: None)
+    slept = 0.0
+    with serving(alive, lambda: time.time() + slept):
+        _wait(lambda: alive.daemon.survey is not None)
+        alive.write("Note.md", NOTE)
+        time.sleep(1.0)
+        assert alive.asked == []
+        slept = 60.0
+        _wait(lambda: alive.asked != [])
+        _wait(lambda: alive.states() == {"two": "fresh"})
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,9 +21,10 @@ from vaultlab.pipeline import BEHIND, QUIET_S, AskWorker, Outcome, Pipeline, Sel
 from vaultlab.result import Answer, Ask, Failure, Progress, Result
 from vaultlab.survey import Item, Look, Survey
 from vaultlab.vault import files, presence
+from vaultlab.vault.changes import PARSE_S, RUN_S, Changes
 from vaultlab.vault.journal import lock
 from vaultlab.vault.presence import Request
-from vaultlab.vault.watch import RUN_S, Changes, Watch
+from vaultlab.vault.watch import Watch
 
 logger = logging.getLogger("vaultlab")
 
@@ -101,6 +102,8 @@ class Daemon:
         self._held: dict[tuple[str, str, str], Item] = {}
         self._named: set[str] = set()
         self._edited: dict[str, None] = {}
+        self._changed: list[str] = []
+        self._again: set[tuple[str, str, str]] = set()
         self._problems_due = self._writing = False
         self._next_look = self._next_debts = 0.0
         self._told_debts: set[tuple[str, str]] = set()
@@ -125,13 +128,14 @@ class Daemon:
         worker.start()
         try:
             while not self._ended.is_set():
-                timeout_s = _BUSY_S if self._busy() else _IDLE_S
+                due_s = self.changes.due_s(PARSE_S, RUN_S, QUIET_S)
+                timeout_s = min(_BUSY_S if self._busy() else _IDLE_S, due_s)
                 slept = self.now()
                 self.changes.news.wait(timeout_s)
                 self.changes.news.clear()
                 if abs(self.now() - slept) > timeout_s + _SLEPT_S:
                     self._next_look = 0.0  # the machine was asleep, or its clock was set
-                if self.now() >= self._next_look and self.survey and not watch.sound():
+                if self.survey and (self.now() >= self._next_look or watch.doubtful()) and not watch.sound():
                     self._scanning(watch)
                 self._guarded(self.tick)
                 if not worker.is_alive() and not self._ended.is_set():
@@ -194,6 +198,8 @@ class Daemon:
                 yield
                 return
             with lock(self.root, _WRITE_WAIT_S):
+                if not self.root.is_dir():  # what is written would make one in its place
+                    raise VaultError(f"There is no vault at {self.root}.", "It is waited for.")
                 self._writing = True
                 try:
                     yield
@@ -208,8 +214,9 @@ class Daemon:
             for request in presence.requests(self.root):
                 self._guarded(partial(self.ask_for, request))
             changed = self.changes.take()
+            self._changed += changed
             if changed or self.now() >= self._next_look:
-                self._look(changed)
+                self._look()
             if self.restraint:
                 self._hold_back()
             else:
@@ -221,15 +228,17 @@ class Daemon:
                 self._set_status(held=len(self._held))
         self.noticed()
 
-    def _look(self, changed: Iterable[str]) -> None:
+    def _look(self) -> None:
         self._next_look = self.now() + LOOK_S
         survey = self.survey = self.pipeline.look()
+        changed, self._changed = self._changed, []
         for path in changed:
             if path in survey.scan.notes and not self._own(path):
                 self._edited.pop(path, None)
                 self._edited[path] = None  # the last one is being edited now
         waiting = {_key(item) for item in survey.items if item.state != "fresh"}
-        self._seen &= waiting
+        self._seen &= waiting - self._again
+        self._again.clear()
         self._held = {key: item for key, item in self._held.items() if key in waiting}
         self._stale = [
             item for item in survey.items if _WANTED.wants(item) and (item.run != "manual" or item.state == "error")
@@ -339,7 +348,7 @@ class Daemon:
     def ask_for(self, request: Request) -> None:
         """Run these blocks ahead of all but the note being edited. NoteError for one that is not there or is wrong."""
         with self._lock:
-            self._look(())
+            self._look()
             assert self.survey is not None
             items = {item.id: item for item in self.survey.items if item.id}
             for id in request.ids:
@@ -408,6 +417,9 @@ class Daemon:
         _log("began", job, runs=job.runs)
         try:
             self._run(job)
+        except (VaultlabError, OSError):
+            self.jobs.requeue(job)  # nobody has looked at it yet
+            raise
         finally:
             with self._lock:
                 self._set_status(running=None, progress=None)
@@ -503,7 +515,12 @@ class Daemon:
         self.noticed()
 
     def _tell_outcome(self, outcome: Outcome) -> None:
+        """Say it; and what may go well the next time is taken up again at the next look."""
         item = outcome.item
+        if outcome.again:
+            with self._lock:
+                self._again.add(_key(item))
+                self._next_look = min(self._next_look, self.now() + _RETRY_S)
         if item.state == "error":
             logger.info("wrong", extra={"of": {"block": item.name, "note": item.path, "line": outcome.line}})
         self.tell(outcome)

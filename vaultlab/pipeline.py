@@ -70,7 +70,7 @@ class Outcome:
     """What became of a block: the answer, if a worker was asked, and what was written.
 
     `problem` is a sentence, `line` the note's line that it is about, `machine` whether it is the machine's owner, not
-    the author, who can mend it.
+    the author, who can mend it; `again` whether nobody has to, for it may go well the next time.
     """
 
     item: Item
@@ -80,6 +80,7 @@ class Outcome:
     hint: str = ""
     line: int | None = None
     machine: bool = False
+    again: bool = False
     wrote: bool = False
     seconds: float = 0.0
     stress: Stress | None = None
@@ -143,7 +144,8 @@ class Pipeline:
         try:
             outcome = self._block(survey, item, selection, trial, behind)
         except VaultlabError as error:
-            outcome = Outcome(item, problem=error.message, hint=error.hint, machine=isinstance(error, RunError))
+            machine, again = isinstance(error, RunError), isinstance(error, VaultError)
+            outcome = Outcome(item, problem=error.message, hint=error.hint, machine=machine, again=again)
         except Exception as error:  # one of the two broad ones: one author's note never stops another's
             logger.exception("%s of %s", item.name, item.path)
             said = f"vaultlab itself failed at this block ({type(error).__name__}): a fault of ours, not of your note."
@@ -190,7 +192,7 @@ class Pipeline:
             # What may go well the next time leaves no ask that could be found unchanged: it is tried again.
             asked = failed_ask(item, survey.config.limits) if final else UNTRIED
             wrote = self._write_error(survey, item, Problem(line, answer.message, answer.hint), asked)
-        return Outcome(item, answer, (), answer.message, answer.hint, line, machine, wrote)
+        return Outcome(item, answer, (), answer.message, answer.hint, line, machine, wrote=wrote)
 
     # -- results ---------------------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class Pipeline:
         machine, line = isinstance(error, RunError), item.block.start
         asked = UNTRIED if machine else failed_ask(item, survey.config.limits)
         wrote = self._write_error(survey, item, Problem(line, error.message, error.hint), asked)
-        return Outcome(item, result, (), error.message, error.hint, line, machine, wrote)
+        return Outcome(item, result, (), error.message, error.hint, line, machine, wrote=wrote)
 
     def _still_there(self, survey: Survey, item: Item) -> str:
         """Where the block is now: its note may have been renamed while it ran. VaultError if it is gone."""
@@ -370,6 +372,8 @@ class Pipeline:
 
     def debts(self, survey: Survey) -> Iterator[Outcome]:
         """Embeds that a crash has left owing."""
+        if not survey.root.is_dir():
+            return  # the vault is away, and nothing is known of what is in it
         for id, path in Journal(survey.root).owed().items():
             item = next((one for one in survey.items if one.id == id), None)
             if item is None and not self._settled(survey, path):

@@ -48,7 +48,7 @@ def test_find_passes_over_what_is_not_a_note(vault, tmp_path):
     assert problems == {}
     info = (vault / "a.md").stat()
     (a,) = [file for file in found if file.path == "a.md"]
-    assert (a.mtime_ns, a.size, a.inode) == (info.st_mtime_ns, 1, info.st_ino)
+    assert a.stat == (info.st_mtime_ns, 1, info.st_ino, info.st_ctime_ns)
 
 
 def test_find_keeps_names_as_they_are_on_the_disk_and_tells_of_bad_ones(vault):

@@ -112,6 +112,16 @@ def test_a_change_that_stat_does_not_show_is_seen(vault):
     assert second.notes["a.md"].parsed == {"ids": ["two"]}
 
 
+def test_a_change_that_leaves_time_and_size_as_they_were_is_seen(vault):
+    """A sync tool writes in place and sets the time back: long after the first, in the same number of bytes."""
+    note = lay(vault, "a.md", BLOCK.format("one"))
+    scan(vault)
+    before = note.stat()
+    note.write_text(BLOCK.format("two"))
+    os.utime(note, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert scan(vault)[0].notes["a.md"].parsed == {"ids": ["two"]}
+
+
 def test_a_fresh_note_is_read_again_but_not_parsed_again(vault):
     lay(vault, "a.md", BLOCK.format("one"), age_s=0)
     assert scan(vault)[1] == 1

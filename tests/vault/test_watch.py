@@ -1,6 +1,8 @@
 """Every way of saving, on real files; the clock is injected where time is not the point."""
 
 import errno
+import math
+import os
 import shutil
 import threading
 import time
@@ -10,13 +12,17 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
+from vaultlab.errors import NoteError
 from vaultlab.vault import watch
+from vaultlab.vault.changes import PARSE_S, RUN_S, STORM_PATHS, STORM_S, Changes
 from vaultlab.vault.config import Config
-from vaultlab.vault.watch import EVERYTHING, PARSE_S, RUN_S, STORM_PATHS, STORM_S, Changes, Watch
+from vaultlab.vault.watch import EVERYTHING, Watch
 
 
 class Heard:
     """What a watch has told; waits for what must come."""
+
+    watching: Watch
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -44,7 +50,7 @@ def heard(vault: Path) -> Iterator[Heard]:
     (vault / "Sub").mkdir()
     (vault / "Note.md").write_text("before")
     heard = Heard()
-    watching = Watch(vault, Config, heard)
+    watching = heard.watching = Watch(vault, Config, heard)
     watching.start()
     assert watching.scans == ""
     yield heard
@@ -173,6 +179,170 @@ def test_where_the_system_drops_events_the_whole_vault_is_told(heard: Heard) -> 
     assert heard.wait(EVERYTHING)
 
 
+def renamed_in_case(vault: Path) -> list[str]:
+    (vault / "Note.md").rename(vault / "NOTE.md")
+    return ["Note.md", "NOTE.md"]
+
+
+def decomposed(vault: Path) -> list[str]:
+    """As a Mac writes it; the path that is told is the one that a scan finds."""
+    (vault / "Cafe\u0301.md").write_text("new")
+    return ["Cafe\u0301.md"]
+
+
+def composed_in_place_of_decomposed(vault: Path) -> list[str]:
+    (vault / "Cafe\u0301.md").write_text("new")
+    (vault / "Cafe\u0301.md").rename(vault / "Caf\u00e9.md")
+    return ["Cafe\u0301.md", "Caf\u00e9.md"]
+
+
+def ending_in_capitals(vault: Path) -> list[str]:
+    (vault / "Sub/Loud.MD").write_text("new")
+    return ["Sub/Loud.MD"]
+
+
+def over_another(vault: Path) -> list[str]:
+    (vault / "Other.md").write_text("other")
+    (vault / "Other.md").replace(vault / "Note.md")
+    return ["Other.md", "Note.md"]
+
+
+def linked_in(vault: Path) -> list[str]:
+    """Syncthing and others: written elsewhere under a hidden name, then given its own."""
+    (vault / ".syncthing.Note.md.tmp").write_text("after")
+    (vault / ".syncthing.Note.md.tmp").rename(vault / "Sub/Synced.md")
+    return ["Sub/Synced.md"]
+
+
+def trashed(vault: Path) -> list[str]:
+    """Obsidian's own trash."""
+    (vault / ".trash").mkdir()
+    (vault / "Note.md").rename(vault / ".trash/Note.md")
+    return ["Note.md"]
+
+
+def touched(vault: Path) -> list[str]:
+    """A sync tool that sets the time back after it has written."""
+    (vault / "Note.md").write_text("after ")
+    os.utime(vault / "Note.md", (1e9, 1e9))
+    return ["Note.md"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(renamed_in_case, decomposed, composed_in_place_of_decomposed, ending_in_capitals),
+        *(over_another, linked_in, trashed, touched),
+    ],
+)
+def test_every_path_that_a_scan_will_find_changed_is_told(
+    heard: Heard, vault: Path, change: Callable[[Path], list[str]]
+) -> None:
+    paths = change(vault)
+    assert heard.wait(*paths)
+    assert set(heard.paths) == set(paths)
+
+
+def test_moved_out_is_told_when_it_has_not_come_back_for_half_a_second(heard: Heard, vault: Path) -> None:
+    (vault / "Note.md").rename(vault.parent / "out.md")
+    (vault / "Sub/Behind.md").write_text("new")
+    assert heard.wait("Note.md", "Sub/Behind.md")
+    assert set(heard.paths) == {"Note.md", "Sub/Behind.md"}
+
+
+def test_a_folder_that_was_replaced_makes_it_no_deafer(heard: Heard, vault: Path) -> None:
+    """Moved to the system's trash, made anew, deleted, and the trash emptied: two watches of one path."""
+    for _ in range(2):
+        (vault / "Sub").rename(vault.parent / "trashed")
+        (vault / "Sub").mkdir()
+        (vault / "Sub/New.md").write_text("new")
+        assert heard.wait("Sub/New.md")
+        assert heard.watching.sound()
+        shutil.rmtree(vault.parent / "trashed")
+        shutil.rmtree(vault / "Sub")
+        (vault / "Sub").mkdir()
+        _until(heard.watching.doubtful)
+        assert heard.watching.sound()
+        heard.paths.clear()
+    in_place(vault / "Note.md")
+    (vault / "Sub/Last.md").write_text("last")
+    assert heard.wait("Note.md", "Sub/Last.md")
+
+
+def test_after_folders_have_moved_it_begins_anew_and_says_that_anything_may_have_changed(
+    heard: Heard, vault: Path
+) -> None:
+    assert not heard.watching.doubtful()
+    before = threading.active_count()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for number in range(5):
+        (vault / "Sub").rename(vault.parent / f"gone {number}")
+        (vault / "Sub").mkdir()
+        heard.paths.clear()
+        _until(heard.watching.doubtful)
+        assert heard.watching.sound()
+        assert EVERYTHING in heard.paths
+        assert not heard.watching.doubtful()
+    assert threading.active_count() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_another_folder_at_the_vaults_path_is_watched(heard: Heard, vault: Path) -> None:
+    """A drive that was away; a vault that a sync tool has put there anew."""
+    vault.rename(vault.parent / "away")
+    assert not heard.watching.doubtful(), "there is nothing to watch"
+    vault.mkdir()
+    assert heard.watching.doubtful()
+    assert heard.watching.sound()
+    (vault / "New.md").write_text("new")
+    assert heard.wait("New.md")
+
+
+def test_a_watcher_that_has_died_is_noticed(heard: Heard, vault: Path) -> None:
+    for emitter in heard.watching._observer.emitters:
+        emitter.stop()
+    _until(heard.watching.doubtful)
+    assert heard.watching.sound()
+    in_place(vault / "Note.md")
+    assert heard.wait("Note.md")
+
+
+def test_a_configuration_that_cannot_be_read_is_no_reason_to_hear_nothing(vault: Path) -> None:
+    config = [Config(folder="results")]
+
+    def load() -> Config:
+        if not config:
+            raise NoteError("The results folder is a link.")
+        return config[0]
+
+    heard = Heard()
+    watching = heard.watching = Watch(vault, load, heard)
+    watching.start()
+    (vault / ".vaultlab").mkdir()
+    config.clear()
+    (vault / ".obsidian").mkdir()
+    (vault / "results").mkdir()
+    time.sleep(0.2)
+    (vault / ".obsidian/app.json").write_text("{}")
+    assert heard.wait(".obsidian/app.json")
+    (vault / "results/a.svg").write_text("<svg/>")
+    assert heard.wait("results/a.svg"), "ours is the folder that it was"
+    config.append(Config(folder="answers"))
+    (vault / "answers").mkdir()
+    (vault / ".obsidian/app.json").write_text("{ }")
+    time.sleep(0.2)
+    (vault / "answers/a.svg").write_text("<svg/>")
+    assert heard.wait("answers/a.svg")
+    watching.stop()
+
+
+def _until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 # -- where events are not to be had --------------------------------------------------------------------------------
 
 
@@ -220,7 +390,8 @@ def test_the_sysctl_is_named_where_the_limit_is_reached(
     def full(*args: object) -> None:
         raise OSError(error, "limit")
 
-    monkeypatch.setattr(InotifyFD, "add_callback", full)
+    # The one limit is met by a folder, the other when it begins.
+    monkeypatch.setattr(InotifyFD, "add_callback" if error == errno.ENOSPC else "_create_inotify_fd", full)
     watching, heard = scanning(vault)
     assert f"sudo sysctl {sysctl}=" in watching.scans
     in_place(vault / "Note.md")
@@ -263,6 +434,30 @@ def test_a_limit_reached_later_is_noticed_too(vault: Path, monkeypatch: pytest.M
     (vault / "Late/New.md").write_text("new")
     assert heard.wait("Late/New.md")
     assert watching.sound()
+    watching.stop()
+
+
+@pytest.mark.usefixtures("quick_scans")
+def test_scans_go_on_when_a_vault_has_been_away(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "file_system", lambda path: "cifs")
+    watching, heard = scanning(vault)
+    vault.rename(vault.parent / "away")
+    time.sleep(0.1)
+    in_place(vault.parent / "away/Note.md")
+    assert heard.paths == [], "a vault that is away has not lost its notes"
+    (vault.parent / "away").rename(vault)
+    assert heard.wait("Note.md")
+    watching.stop()
+
+
+@pytest.mark.usefixtures("quick_scans")
+def test_a_scan_sees_what_leaves_time_and_size_as_they_were(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "file_system", lambda path: "nfs4")
+    watching, heard = scanning(vault)
+    before = (vault / "Note.md").stat()
+    (vault / "Note.md").write_text("behind")
+    os.utime(vault / "Note.md", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert heard.wait("Note.md")
     watching.stop()
 
 
@@ -325,6 +520,18 @@ def test_a_note_is_looked_at_when_it_has_been_quiet(clock: list[float], changes:
     assert changes.quiet("Other.md")
     clock[0] += RUN_S
     assert changes.quiet("Note.md")
+
+
+def test_when_something_will_have_been_quiet_is_known(clock: list[float], changes: Changes) -> None:
+    assert changes.due_s(PARSE_S, RUN_S) == math.inf
+    changes.add("Note.md")
+    clock[0] += 0.1
+    changes.add("Other.md")
+    assert changes.due_s(PARSE_S, RUN_S) == pytest.approx(PARSE_S - 0.1)
+    clock[0] += PARSE_S
+    assert changes.due_s(PARSE_S, RUN_S) == pytest.approx(RUN_S - 0.1 - PARSE_S)
+    clock[0] += RUN_S
+    assert changes.due_s(PARSE_S, RUN_S) == math.inf
 
 
 def test_one_note_being_typed_keeps_no_other_waiting(clock: list[float], changes: Changes) -> None:

@@ -33,14 +33,27 @@ _LOOKS = 8
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+Stat = tuple[int, int, int, int]
+"""What tells that a file has changed: its modification time, size and inode, which a sync tool may leave as they were,
+and the time of its last change of any kind, which nobody can set.
+"""
+
+
+def stat_of(info: os.stat_result) -> Stat:
+    """Of the whole that the system says, what a change shows in."""
+    return info.st_mtime_ns, info.st_size, info.st_ino, info.st_ctime_ns
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """A file's bytes, at one moment."""
 
     content: bytes
-    mtime_ns: int
-    size: int
-    inode: int
+    stat: Stat
+
+    @property
+    def mtime_ns(self) -> int:
+        return self.stat[0]
 
     @property
     def settled(self) -> bool:
@@ -79,7 +92,7 @@ def look(path: Path) -> Look | None:
         os.close(fd)
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(content)):
         return None
-    return Look(content, after.st_mtime_ns, after.st_size, after.st_ino)
+    return Look(content, stat_of(after))
 
 
 def _all(fd: int, size: int) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaultlab.errors import VaultError
+from vaultlab.vault.files import Stat, stat_of
 
 _CONFLICT = re.compile(r"\.sync-conflict-\d{8}-\d{6}|\([^)]*conflicted copy[^)]*\)|\(case conflict", re.IGNORECASE)
 
@@ -18,9 +19,7 @@ class Found:
     """A Markdown file of the vault: its vault-relative path with `/`, as it is on the disk, and what stat says."""
 
     path: str
-    mtime_ns: int
-    size: int
-    inode: int
+    stat: Stat
 
 
 def same_name(path: str) -> str:
@@ -62,8 +61,7 @@ def find(root: Path, folder: str, ignored: Callable[[str], bool]) -> tuple[list[
                     problems[ascii(path)[1:-1]] = "The name of this file is not UTF-8; rename it."
                 elif not _CONFLICT.search(entry.name) and (in_own or not ignored(path)):
                     with suppress(FileNotFoundError):
-                        info = entry.stat(follow_symlinks=False)
-                        found.append(Found(path, info.st_mtime_ns, info.st_size, info.st_ino))
+                        found.append(Found(path, stat_of(entry.stat(follow_symlinks=False))))
     return found, problems
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.vault.config import Config
-from vaultlab.vault.files import Look, decode, look, replace, steady
+from vaultlab.vault.files import Look, Stat, decode, look, replace, steady
 from vaultlab.vault.find import Found, find, same_name
 from vaultlab.vault.journal import home, made
 
 Parser = Callable[[str], dict[str, Any] | None]
 """A note's text → what is to be kept of it as plain JSON, or None. A NoteError is a problem of the note."""
 
-_FORMAT = 1
+_FORMAT = 2
 _PAUSE_S = 0.05
 _SIGNS = (b"vaultlab", b"v\0a\0u\0l\0t\0l\0a\0b")
 """Every note that takes part has this word, in its fence if nowhere else; in UTF-16 it is told to be UTF-8."""
@@ -84,7 +84,7 @@ def _distance(path: str, target: str, here: str) -> tuple[bool, bool, int, str]:
 class _Kept:
     """What is known of one file. `stat` is None where its next change might not show in it."""
 
-    stat: tuple[int, int, int] | None
+    stat: Stat | None
     sha256: str = ""
     parsed: dict[str, Any] | None = None
     problem: str = ""
@@ -119,7 +119,7 @@ class Index:
         for file in found:
             kind = pages if plain(file.path.rpartition("/")[0]) == own else notes
             before = kind.known.get(file.path)
-            if before is not None and before.stat == (file.mtime_ns, file.size, file.inode):
+            if before is not None and before.stat == file.stat:
                 kind.now[file.path] = before
             else:
                 self._see(file, kind, unsettled)
@@ -183,7 +183,7 @@ class Index:
 
 
 def _learn(path: str, seen: Look, kind: _Files, settled: bool) -> _Kept:
-    kept = _Kept((seen.mtime_ns, seen.size, seen.inode) if settled else None)
+    kept = _Kept(seen.stat if settled else None)
     if not any(sign in seen.content for sign in kind.signs):
         return kept
     kept.sha256 = hashlib.sha256(seen.content).hexdigest()

@@ -1,14 +1,15 @@
 """File events → the paths that changed. An event is a hint to look; what is true, a scan of the vault says."""
 
 import errno
-import itertools
 import logging
 import os
 import posixpath
 import secrets
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -16,29 +17,25 @@ import psutil
 from watchdog import events
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.api import BaseObserver, EventEmitter
 
+from vaultlab.errors import VaultlabError
 from vaultlab.vault.config import VAULT_FILE, Config
-from vaultlab.vault.files import TEMPORARY
+from vaultlab.vault.files import TEMPORARY, Stat, stat_of
 from vaultlab.vault.find import find, same_name
 from vaultlab.vault.journal import home, made
 
 logger = logging.getLogger("vaultlab")
+# Of a folder made within one that was made a moment ago watchdog hears twice, says so on stderr, and all is well.
+warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
 
-PARSE_S = 0.3
-"""A note that has been quiet for so long is read: its errors show early."""
-RUN_S = 2.0
-"""A block whose note has been quiet for so long runs."""
-STORM_PATHS = 200
-STORM_S = 2.0
-"""More changes than that within so long are a checkout or a sync: it is waited for, and handled as one."""
 EVERYTHING = ""
 """The path that stands for the whole vault."""
 
-_KEPT_S = 30.0
 _LEAST_S = 2.0
 _TIMES = 20
 _CANARY_S = 1.0
+_CALM_S = 1.0
 _SETTINGS = (VAULT_FILE, ".vaultlab/models.lock", ".obsidian/app.json")
 # Where another machine writes, no event comes, though this machine's own writes give some.
 _SILENT = {"9p", "cifs", "smb3", "smbfs", "nfs", "nfs4", "afs", "ceph", "glusterfs", "vboxsf", "fuse.vmhgfs-fuse"}
@@ -52,51 +49,6 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 
-class Changes:
-    """Which paths have changed and when they last did. Any thread may add to it; `now` is the clock, in seconds."""
-
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._now = now
-        self._lock = threading.Lock()
-        self._last: dict[str, float] = {}
-        self._fresh: set[str] = set()
-        self._storm = False
-        self.news = threading.Event()
-
-    def add(self, path: str) -> None:
-        """A path changed, just now."""
-        with self._lock:
-            self._last.pop(path, None)  # so that the last to change stand last
-            self._last[path] = self._now()
-            self._fresh.add(path)
-        self.news.set()
-
-    def take(self) -> list[str]:
-        """The paths to look at now, the last to change last: quiet for PARSE_S. Nothing during a storm."""
-        with self._lock:
-            now = self._now()
-            lately = itertools.takewhile(lambda at: 0 <= now - at < STORM_S, reversed(self._last.values()))
-            self._storm = sum(1 for _ in lately) > (STORM_PATHS // 10 if self._storm else STORM_PATHS)
-            if self._storm:
-                return []
-            quiet = [path for path, at in self._last.items() if path in self._fresh and not 0 <= now - at < PARSE_S]
-            self._fresh -= set(quiet)
-            for path in [path for path, at in self._last.items() if not 0 <= now - at < _KEPT_S]:
-                if path not in self._fresh:
-                    del self._last[path]
-            return quiet
-
-    def quiet(self, path: str, seconds: float = RUN_S) -> bool:
-        """Whether this path has not changed for so long, as far as is known."""
-        with self._lock:
-            return not 0 <= self._now() - self._last.get(path, float("-inf")) < seconds
-
-    @property
-    def pending(self) -> int:
-        """How many paths have changed and were not taken yet."""
-        return len(self._fresh)
-
-
 class Watch:
     """Watches the vault at `root` and tells `changed` vault-relative paths, on a thread of its own."""
 
@@ -105,8 +57,13 @@ class Watch:
         self.scans = ""
         """Why the vault is scanned, in a sentence; empty where events tell what changes."""
         self._config = config
+        self._folder = ""
         self._changed = changed
         self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None
+        self._shaken_at: float | None = None
+        self._canary = f".{secrets.token_hex(4)}{TEMPORARY}"
+        self._sang = threading.Event()
         self._ended = threading.Event()
         self._scanner: threading.Thread | None = None
         self._overflow = _Overflow(lambda: changed(EVERYTHING))
@@ -114,6 +71,7 @@ class Watch:
     def start(self) -> None:
         """Begin. What changed before is not told: whoever starts looks at the vault once, afterwards."""
         logging.getLogger("watchdog").addHandler(self._overflow)
+        self._read_folder()
         self.scans = silent(file_system(self.root)) or self._observe()
         if self.scans:
             self._scan()
@@ -126,11 +84,24 @@ class Watch:
         if self._scanner is not None:
             self._scanner.join()
 
+    def doubtful(self) -> bool:
+        """Whether it may not hear everything any more: folders have moved, or it watches what is elsewhere by now."""
+        here = _identity(self.root)
+        if self._observer is None or here is None:
+            return False
+        shaken = self._shaken_at is not None and time.monotonic() - self._shaken_at >= _CALM_S
+        return shaken or here != self._watched or not all(one.is_alive() for one in _threads(self._observer))
+
     def sound(self) -> bool:
-        """Whether it still hears everything. If not, it scans from now on: folders that came later had no room."""
+        """Whether it hears everything, from now on. If not, it scans: folders that came later had no room."""
         if self._observer is None:
             return True
-        why = self._full() if self._observer.is_alive() else "The watcher of the file system has ended."
+        if self.doubtful():
+            self._unobserve()
+            why = self._observe()
+            self._changed(EVERYTHING)  # whatever happened between the two
+        else:
+            why = self._full()
         if why:
             self._unobserve()
             self.scans = why
@@ -141,22 +112,44 @@ class Watch:
 
     def _observe(self) -> str:
         """Watch by events; a sentence where that cannot be."""
-        self._observer = Observer()
-        heard = threading.Event()
-        canary = f".{secrets.token_hex(4)}{TEMPORARY}"
+        self._shaken_at = None
+        self._watched = _identity(self.root)
         try:
+            self._observer = Observer()
             self._observer.start()
-            handler = _Handler(self.root, self._config, self._changed, {canary: heard})
+            handler = _Handler(self.root, self._told)
             self._observer.schedule(handler, str(self.root), recursive=True, event_filter=_EVENTS)
         except OSError as error:
             self._unobserve()
             return _limit(error)
         why = self._full()
         if not why and file_system(self.root) not in _SURE:
-            why = self._canary(self.root / canary, heard)
+            why = self._silence()
         if why:
             self._unobserve()
         return why
+
+    def _told(self, path: str, is_folder: bool) -> None:
+        """Hand on what matters, and nothing else."""
+        if path == self._canary:
+            self._sang.set()
+        elif path.endswith(TEMPORARY):
+            return  # ours: what it becomes is told when it is renamed
+        elif is_folder:
+            if not any(part.startswith(".") for part in path.split("/")):
+                self._shaken_at = time.monotonic()
+                self._changed(EVERYTHING)
+        elif relevant(path, self._folder):
+            self._changed(path)
+            if path in _SETTINGS:
+                self._read_folder()
+
+    def _read_folder(self) -> None:
+        """Which folder is ours. While the configuration cannot be read it stays the one it was."""
+        try:
+            self._folder = self._config().folder
+        except VaultlabError as error:
+            logger.info("the configuration cannot be read: %s", error)
 
     def _full(self) -> str:
         """Why some folders may go unwatched: where no room is left for one, the observer passes it over unsaid."""
@@ -170,10 +163,13 @@ class Watch:
             return _limit(error)
         return ""
 
-    def _canary(self, path: Path, heard: threading.Event) -> str:
+    def _silence(self) -> str:
+        """Why events are not to be trusted here: a file that comes is not told."""
+        path = self.root / self._canary
         try:
+            self._sang.clear()
             path.touch()
-            if heard.wait(_CANARY_S):
+            if self._sang.wait(_CANARY_S):
                 return ""
         except OSError as error:
             logger.info("no canary: %s", error)
@@ -183,7 +179,11 @@ class Watch:
 
     def _unobserve(self) -> None:
         observer, self._observer = self._observer, None
-        if observer is not None and observer.is_alive():
+        if observer is None:
+            return
+        for emitter in observer.emitters:
+            _let_go(emitter)
+        if observer.is_alive():
             observer.stop()
             observer.join()
 
@@ -191,29 +191,31 @@ class Watch:
 
     def _scan(self) -> None:
         logger.warning("%s", self.scans)
-        self._scanner = threading.Thread(target=self._scan_on, args=(self._stats(),), daemon=True)
+        self._scanner = threading.Thread(target=self._scan_on, args=(self._stats() or {},), daemon=True)
         self._scanner.start()
 
-    def _scan_on(self, before: dict[str, tuple[int, int, int]]) -> None:
+    def _scan_on(self, before: dict[str, Stat]) -> None:
         wait_s = _LEAST_S
         while not self._ended.wait(wait_s):
             began = time.monotonic()
             after = self._stats()
-            for path in dict(before.items() ^ after.items()):
-                self._changed(path)
-            before = after
+            if after is not None:
+                for path in dict(before.items() ^ after.items()):
+                    self._changed(path)
+                before = after
             wait_s = pause(time.monotonic() - began)
 
-    def _stats(self) -> dict[str, tuple[int, int, int]]:
-        config = self._config()
-        found, _ = find(self.root, config.folder, config.ignored)
-        seen = {file.path: (file.mtime_ns, file.size, file.inode) for file in found}
+    def _stats(self) -> dict[str, Stat] | None:
+        """What stands in the vault; None while it is away or its configuration cannot be read."""
+        try:
+            config = self._config()
+            found, _ = find(self.root, config.folder, config.ignored)
+        except VaultlabError:
+            return None
+        seen = {file.path: file.stat for file in found}
         for path in _SETTINGS:
-            try:
-                info = os.stat(self.root / path)
-            except OSError:
-                continue
-            seen[path] = (info.st_mtime_ns, info.st_size, info.st_ino)
+            with suppress(OSError):
+                seen[path] = stat_of(os.stat(self.root / path))
         return seen
 
 
@@ -251,6 +253,34 @@ def silent(kind: str) -> str:
     return ""
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which folder stands at a path now; None where none does."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _threads(observer: BaseObserver) -> list[threading.Thread]:
+    """All that must live for an event to be told, the reader of the system's events among them."""
+    reader = getattr(observer, "_inotify_fd", None)
+    return [observer, *observer.emitters, *([reader] if reader else [])]
+
+
+def _let_go(emitter: EventEmitter) -> None:
+    """Have it drop its watches. Where a folder was moved away and another came in its place, watchdog 7.1 has two
+    watches of one path in its books, and stumbles over each such pair once.
+    """
+    group = getattr(emitter, "_inotify", None)
+    while group is not None:
+        try:
+            group.deactivate()
+            return
+        except KeyError:
+            continue
+
+
 def _limit(error: OSError) -> str:
     names = {errno.ENOSPC: "fs.inotify.max_user_watches=524288", errno.EMFILE: "fs.inotify.max_user_instances=1024"}
     if error.errno in names:
@@ -262,34 +292,15 @@ def _limit(error: OSError) -> str:
 
 
 class _Handler(FileSystemEventHandler):
-    """Hands on the paths that matter, and nothing else."""
+    """Tells each path of an event, relative to `root`, and whether it is a folder's."""
 
-    def __init__(
-        self,
-        root: Path,
-        config: Callable[[], Config],
-        changed: Callable[[str], None],
-        canaries: Mapping[str, threading.Event],
-    ) -> None:
+    def __init__(self, root: Path, told: Callable[[str, bool], None]) -> None:
         self._root = str(root)
-        self._config = config
-        self._changed = changed
-        self._canaries = canaries
+        self._told = told
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        for name in (event.src_path, event.dest_path):
-            if not name:
-                continue
-            path = posixpath.relpath(os.fsdecode(cast(str, name)), self._root)
-            if path in self._canaries:
-                self._canaries[path].set()
-            elif path.endswith(TEMPORARY):
-                continue  # ours: what it becomes is told when it is renamed
-            elif event.is_directory:
-                if not any(part.startswith(".") for part in path.split("/")):
-                    self._changed(EVERYTHING)
-            elif relevant(path, self._config().folder):
-                self._changed(path)
+        for name in filter(None, (event.src_path, event.dest_path)):
+            self._told(posixpath.relpath(os.fsdecode(cast(str, name)), self._root), event.is_directory)
 
 
 class _Overflow(logging.Handler):
