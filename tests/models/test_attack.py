@@ -1,12 +1,11 @@
-"""Attacks: closed forms against singular values, the search against a brute force, the law of the inputs."""
+"""Attacks: closed forms against singular values, the search against a brute force."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from vaultlab.models.attack import Target, present, rows, small, worst, worst_of
+from vaultlab.models.attack import Target, rows, small, worst, worst_of
 
 
 def random_target(n=6, m=3, models=2, importances=None):
@@ -82,18 +81,3 @@ def test_what_the_small_attack_alone_would_miss():
     assert float(gain) == 0
     attack = worst(target, before, (direction, worst_of(target, before, rows(target), 0.2)), 0.2)
     assert float(target.damage(before, attack)) == pytest.approx((0.2 * math.sqrt(2) - 0.05) ** 2, rel=1e-6)
-
-
-@pytest.mark.parametrize("density", [1.0, 0.4, 0.01])
-def test_inputs_follow_their_law_and_are_never_empty(density):
-    n = 4
-    uniform = torch.rand(100_000, 2 * n + 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = present(uniform, density)
-    there = x > 0
-    assert bool(there.any(1).all())
-    some = 1 - (1 - density) ** n
-    assert there.double().mean(0).numpy() == pytest.approx([density / some] * n, abs=0.007)
-    counts = np.bincount(there.sum(1), minlength=n + 1) / len(x)
-    law = [math.comb(n, k) * density**k * (1 - density) ** (n - k) / some if k else 0 for k in range(n + 1)]
-    assert counts == pytest.approx(law, abs=0.007)
-    assert float(x[there].mean()) == pytest.approx(0.5, abs=0.005)

@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from tests.models.toy_case import draws
 from vaultlab.models.autoencoder import Toy
 from vaultlab.models.exam import linear_part
-from vaultlab.models.sparse import Law, fresh
+from vaultlab.models.sparse import Law, fresh, present
 
 
 @pytest.mark.parametrize("features", [2, 5, 40])
@@ -99,3 +100,18 @@ def test_points_are_filled_from_the_same_draws():
     alone = torch.empty(1, 4, 1000, dtype=torch.float64)
     Law(4).fill(alone, uniform, S[1:])
     assert torch.equal(alone[0], x[1])
+
+
+@pytest.mark.parametrize("density", [1.0, 0.4, 0.01])
+def test_inputs_follow_their_law_and_are_never_empty(density):
+    n = 4
+    uniform = torch.rand(100_000, 2 * n + 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = present(uniform, density)
+    there = x > 0
+    assert bool(there.any(1).all())
+    some = 1 - (1 - density) ** n
+    assert there.double().mean(0).numpy() == pytest.approx([density / some] * n, abs=0.007)
+    counts = np.bincount(there.sum(1), minlength=n + 1) / len(x)
+    law = [math.comb(n, k) * density**k * (1 - density) ** (n - k) / some if k else 0 for k in range(n + 1)]
+    assert counts == pytest.approx(law, abs=0.007)
+    assert float(x[there].mean()) == pytest.approx(0.5, abs=0.005)

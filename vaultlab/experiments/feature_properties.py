@@ -49,6 +49,7 @@ from vaultlab.models.autoencoder import Course, Toy, train
 from vaultlab.models.geometry import REPRESENTED, alignment, dimensionality, geometry, rank, spectrum
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.shuffle import Weights
+from vaultlab.plots.ordered import ordered
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas
 from vaultlab.result import Check, Metric
 
@@ -646,9 +647,9 @@ def _draw_alignment(spec: Spec, out: Out) -> Drawing:
         ax = axes[0, 0]
         for number, (row, there) in enumerate(zip(out.alignment, kept, strict=True)):
             if number != best:
-                _ordered(ax, row[there], PALETTE[1], "other seeds" if number == (best == 0) else None)
-        _ordered(ax, out.chance_alignment, PALETTE[2], "random directions")
-        _ordered(ax, out.alignment[best, kept[best]], PALETTE[0], out.what)
+                ordered(ax, row[there], PALETTE[1], "other seeds" if number == (best == 0) else None)
+        ordered(ax, out.chance_alignment, PALETTE[2], "random directions")
+        ordered(ax, out.alignment[best, kept[best]], PALETTE[0], out.what)
         ax.axhline(least, color=GREY, linewidth=1, linestyle="--", label="1/√m: on all alike")
         ax.set(
             xlim=(-3, 103),
@@ -664,12 +665,6 @@ def _draw_alignment(spec: Spec, out: Out) -> Drawing:
         f"The alignment of {len(values)} represented features of {out.what} with the nearest dimension, {span}; random "
         f"directions have {float(out.chance[3]):.3g} on average, and {least:.3g} is the least there can be.",
     )
-
-
-def _ordered(ax: Axes, values: Tensor, colour: str, label: str | None) -> None:
-    """Values from least to largest; where they are few, each as a point."""
-    at = torch.linspace(0, 100, len(values)) if len(values) > 1 else torch.tensor([50.0])[: len(values)]
-    ax.plot(at, values.sort().values, "o-" if len(values) <= 32 else "-", color=colour, markersize=5, label=label)
 
 
 def needs(spec: Spec, shape: Shape | None) -> Needs:

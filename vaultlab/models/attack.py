@@ -94,16 +94,3 @@ def _ascent(target: Target, before: Tensor, direction: Tensor, size: float) -> I
         length = slope.norm(dim=-1, keepdim=True)
         direction = torch.where(length > 1e-30, slope / length.clamp(min=1e-30), direction)
         yield direction
-
-
-def present(uniform: Float[Tensor, "input draws"], density: float) -> Float[Tensor, "input features"]:
-    """Sparse vectors that are not empty: by their law, each feature there with probability `density`, in [0, 1].
-
-    From 1 + n + n uniform draws: for which feature is the first that is there, whether each is, and how strong.
-    """
-    n = uniform.shape[1] // 2
-    each = torch.arange(n, dtype=uniform.dtype)
-    none_before = (1 - density) ** each
-    first = (uniform[:, :1] * (1 - (1 - density) ** n) >= 1 - none_before).sum(1) - 1
-    there = (each > first[:, None]) & (uniform[:, 1 : n + 1] < density) | (each == first[:, None])
-    return there * uniform[:, n + 1 :]

@@ -78,3 +78,16 @@ def _oftener(p: float, chance: Float[Tensor, "vectors units"]) -> tuple[Tensor, 
     if q == p:
         return drawn, torch.ones_like(present)
     return drawn, (p / q) ** present * ((1 - p) / (1 - q)) ** (units - present)
+
+
+def present(uniform: Float[Tensor, "input draws"], density: float) -> Float[Tensor, "input features"]:
+    """Sparse vectors that are not empty: by their law, each feature there with probability `density`, in [0, 1].
+
+    From 1 + n + n uniform draws: for which feature is the first that is there, whether each is, and how strong.
+    """
+    n = uniform.shape[1] // 2
+    each = torch.arange(n, dtype=uniform.dtype)
+    none_before = (1 - density) ** each
+    first = (uniform[:, :1] * (1 - (1 - density) ** n) >= 1 - none_before).sum(1) - 1
+    there = (each > first[:, None]) & (uniform[:, 1 : n + 1] < density) | (each == first[:, None])
+    return there * uniform[:, n + 1 :]
