@@ -335,9 +335,34 @@ from tests.experiments.test_every import fingerprint
 from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
 torch.set_num_threads(int(sys.argv[2]))
-ask = decode(Ask, json.loads(sys.stdin.read()))
-print(fingerprint(Runner(Store(Path(sys.argv[1]))).run(ask, lambda step: None, lambda: False)))
+runner, asks = Runner(Store(Path(sys.argv[1]))), json.loads(sys.stdin.read())
+answers = {name: runner.run(decode(Ask, ask), lambda step: None, lambda: False) for name, ask in asks.items()}
+print(json.dumps({name: fingerprint(answer) for name, answer in answers.items()}))
 """
+
+
+@cache
+def _elsewhere(with_model: bool) -> Mapping[str, str]:
+    """The fingerprints that one other process finds, of all experiments whose cheapest example has a model, or none."""
+    examples = {name: _cheapest(name) for name in EXPERIMENTS}
+    asks = {name: an_ask(name, one) for name, one in examples.items() if (_model(name, one) is not None) == with_model}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _AGAIN,
+            str(Path(_SCRATCH.name) / f"elsewhere-{with_model}"),
+            str(torch.get_num_threads()),
+        ],
+        input=json.dumps({name: encode(ask) for name, ask in asks.items()}),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def fingerprint(answer: Any) -> str:
@@ -354,16 +379,7 @@ def test_the_same_spec_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     ask = an_ask(name, example)
     again = Runner(Store(tmp_path / "again"), FOLDER).run(ask, lambda step: None, lambda: False)
     assert fingerprint(again) == first
-    elsewhere = subprocess.run(
-        [sys.executable, "-c", _AGAIN, str(tmp_path / "elsewhere"), str(torch.get_num_threads())],
-        input=json.dumps(encode(ask)),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONHASHSEED": "7"},
-    )
-    assert elsewhere.stdout.split()[-1] == first
+    assert _elsewhere(_model(name, example) is not None)[name] == first
 
 
 TOGETHER = {

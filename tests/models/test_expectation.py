@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from vaultlab.models import expectation
-from vaultlab.models.autoencoder import Toy, fresh, linear_part, mean_loss
+from vaultlab.models.autoencoder import Toy
+from vaultlab.models.exam import fresh, linear_part, mean_loss
 from vaultlab.models.expectation import by_quadrature, descend, expected, second_moments
 
 

@@ -25,8 +25,10 @@ Intent = Callable[[Path, bytes, bytes], AbstractContextManager[None]]
 TEMPORARY = ".vaultlab-tmp"
 """How the names of our temporary files end; they start with a dot, so that Obsidian does not see them."""
 
+STILL_S = 0.1
+"""A file last written so long ago is not being written now: one look at it is as good as two that agree."""
 SETTLED_S = 2.0
-"""A file last written so long ago is not being written now, and its next change will show in its modification time."""
+"""The next change of a file last written so long ago will show in what `stat` says of it, however coarse its clock."""
 
 _PAUSE_S = 0.05
 _LOOKS = 8
@@ -52,12 +54,16 @@ class Look:
     stat: Stat
 
     @property
-    def mtime_ns(self) -> int:
-        return self.stat[0]
+    def still(self) -> bool:
+        return self._age_s >= STILL_S or self.settled
 
     @property
     def settled(self) -> bool:
-        return abs(time.time() - self.mtime_ns / 1e9) >= SETTLED_S
+        return abs(self._age_s) >= SETTLED_S
+
+    @property
+    def _age_s(self) -> float:
+        return time.time() - self.stat[0] / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,6 @@ class Read:
     content: bytes
     text: str
     sha256: str
-    mtime_ns: int
 
 
 class HalfWritten(OSError):
@@ -110,7 +115,7 @@ def read(path: Path) -> Read:
     """
     now = steady(path)
     text = decode(now.content, path.name)
-    return Read(path, now.content, text, hashlib.sha256(now.content).hexdigest(), now.mtime_ns)
+    return Read(path, now.content, text, hashlib.sha256(now.content).hexdigest())
 
 
 def steady(path: Path) -> Look:
@@ -119,7 +124,7 @@ def steady(path: Path) -> Look:
     with in_words(path, "read"):
         for _ in range(_LOOKS):
             now = look(path)
-            if now is not None and (now.settled or (seen is not None and seen.content == now.content)):
+            if now is not None and (now.still or (seen is not None and seen.content == now.content)):
                 return now
             seen = now
             time.sleep(_PAUSE_S)
@@ -243,10 +248,13 @@ def halfway(state: bytes, old: bytes, new: bytes) -> bool:
     return state == new or state[same:end] == old[same:]
 
 
-def replace(path: Path, content: bytes, ours: Callable[[bytes], bool] | None = None) -> bool:
+def replace(
+    path: Path, content: bytes, ours: Callable[[bytes], bool] | None = None, *, lasting: bool = True
+) -> bool:
     """Write a file of ours, whole or not at all; False, and nothing written, where its bytes are already these.
 
-    `ours` looks at the bytes that stand there: if they are not, a NoteError says so and the file stays.
+    `ours` looks at the bytes that stand there: if they are not, a NoteError says so and the file stays. `lasting` is
+    whether it outlives a power cut from now on: to wait for the disk may take a second where others write much.
     """
     with in_words(path, "written"):
         there = look_again(path)
@@ -263,14 +271,16 @@ def replace(path: Path, content: bytes, ours: Callable[[bytes], bool] | None = N
                 if there is not None:
                     os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
                 _put(fd, content, 0)
-                os.fsync(fd)
+                if lasting:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
         return True
 
 

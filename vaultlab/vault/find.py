@@ -41,7 +41,7 @@ def find(root: Path, folder: str, ignored: Callable[[str], bool]) -> tuple[list[
         base = waiting.pop()
         in_own = same_name(base.rstrip("/")) == own
         try:
-            entries = list(os.scandir(root / base))
+            entries = list(os.scandir(f"{root}/{base}"))  # a Path for each would take as long as the scan
         except FileNotFoundError:
             if not base:
                 raise VaultError(f"There is no vault at {root}.", "Check the path.") from None

@@ -115,22 +115,22 @@ class Index:
         notes = _Files(parse_note, _SIGNS, known.get("notes", {}))
         pages = _Files(parse_page, (b"",), known.get("pages", {}))
         own, plain = same_name(config.folder), cache(same_name)
-        unsettled: list[tuple[Found, _Files, Look | None]] = []
+        moving: list[tuple[Found, _Files, Look | None]] = []
         for file in found:
             kind = pages if plain(file.path.rpartition("/")[0]) == own else notes
             before = kind.known.get(file.path)
             if before is not None and before.stat == file.stat:
                 kind.now[file.path] = before
             else:
-                self._see(file, kind, unsettled)
-        self._see_again(unsettled)
+                self._see(file, kind, moving)
+        self._see_again(moving)
         if (notes.now, pages.now) != (notes.known, pages.known):
             self._save(notes.now, pages.now)
         problems |= {path: kept.problem for kind in (notes, pages) for path, kept in kind.now.items() if kept.problem}
         paths = tuple(sorted(file.path for file in found))
         return Scan(_entries(notes.now), _entries(pages.now), paths, dict(sorted(problems.items())))
 
-    def _see(self, file: Found, kind: _Files, unsettled: list[tuple[Found, _Files, Look | None]]) -> None:
+    def _see(self, file: Found, kind: _Files, moving: list[tuple[Found, _Files, Look | None]]) -> None:
         try:
             seen = look(self.root / file.path)
         except FileNotFoundError:
@@ -138,15 +138,15 @@ class Index:
         except OSError as error:
             kind.now[file.path] = _Kept(None, problem=f"This note could not be read: {error.strerror}.")
             return
-        if seen is None or not seen.settled:
-            unsettled.append((file, kind, seen))
+        if seen is None or not seen.still:
+            moving.append((file, kind, seen))
         else:
-            kind.now[file.path] = _learn(file.path, seen, kind, settled=True)
+            kind.now[file.path] = _learn(file.path, seen, kind)
 
-    def _see_again(self, unsettled: Sequence[tuple[Found, _Files, Look | None]]) -> None:
+    def _see_again(self, moving: Sequence[tuple[Found, _Files, Look | None]]) -> None:
         """Files just written want a second look; all of them wait together, so a fresh checkout is not slow."""
         waited = False
-        for file, kind, seen in unsettled:
+        for file, kind, seen in moving:
             path = self.root / file.path
             try:
                 if not waited:
@@ -155,7 +155,7 @@ class Index:
                 again = look(path)
                 if again is None or seen is None or again.content != seen.content:
                     again = steady(path)
-                kind.now[file.path] = _learn(file.path, again, kind, settled=False)
+                kind.now[file.path] = _learn(file.path, again, kind)
             except FileNotFoundError:
                 continue
             except (OSError, VaultlabError) as error:
@@ -179,11 +179,11 @@ class Index:
             said[kind] = {path: (kept.stat, kept.sha256, kept.parsed, kept.problem) for path, kept in files.items()}
         with suppress(VaultlabError):  # a cache: where it cannot be kept, the next run reads everything again
             made(self._path.parent)
-            replace(self._path, json.dumps(said, separators=(",", ":")).encode())
+            replace(self._path, json.dumps(said, separators=(",", ":")).encode(), lasting=False)
 
 
-def _learn(path: str, seen: Look, kind: _Files, settled: bool) -> _Kept:
-    kept = _Kept(seen.stat if settled else None)
+def _learn(path: str, seen: Look, kind: _Files) -> _Kept:
+    kept = _Kept(seen.stat if seen.settled else None)
     if not any(sign in seen.content for sign in kind.signs):
         return kept
     kept.sha256 = hashlib.sha256(seen.content).hexdigest()
