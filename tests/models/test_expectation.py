@@ -10,8 +10,9 @@ import torch
 
 from vaultlab.models import expectation
 from vaultlab.models.autoencoder import Toy
-from vaultlab.models.exam import fresh, linear_part, mean_loss
+from vaultlab.models.exam import linear_part, mean_loss
 from vaultlab.models.expectation import by_quadrature, descend, expected, second_moments
+from vaultlab.models.sparse import fresh
 
 
 def draws(*names):
@@ -64,7 +65,7 @@ def test_the_expected_loss_and_its_gradient_are_those_of_the_definition(n, nodes
 def test_moments_and_loss_are_those_of_vectors_drawn(n):
     theta, p, weighed = random_models(n, count=2, seed=3)
     for one in range(2):
-        x, weight = fresh(Toy(n, n - 1, 1.0, True), 1 - float(p[one]), draws("x", one), 2**17)
+        x, weight = fresh(Toy(n, n - 1, 1.0, True).law, 1 - float(p[one]), draws("x", one), 2**17)
         output = linear_part(theta[one : one + 1], x)[0]
         phi = torch.cat([x, torch.ones_like(x[:, :1])], -1) * weight[:, None].sqrt()
         rows = torch.cat([theta[one, :, :-1] @ theta[one, :, :-1].T, theta[one, :, -1:]], -1)
@@ -80,7 +81,7 @@ def test_moments_and_loss_are_those_of_vectors_drawn(n):
 def test_the_curvature_is_gauss_and_newtons():
     """Σ I_i E[∇x′_i ∇x′_iᵀ], twice: by differences, vector by vector."""
     theta, p, weighed = random_models(2, count=1, seed=5)
-    x, weight = fresh(Toy(2, 1, 1.0, True), 1 - float(p[0]), draws("curvature"), 2**14)
+    x, weight = fresh(Toy(2, 1, 1.0, True).law, 1 - float(p[0]), draws("curvature"), 2**14)
 
     def output(flat):
         return linear_part(flat.view(1, 2, 2), x)[0]

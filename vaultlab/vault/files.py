@@ -248,9 +248,7 @@ def halfway(state: bytes, old: bytes, new: bytes) -> bool:
     return state == new or state[same:end] == old[same:]
 
 
-def replace(
-    path: Path, content: bytes, ours: Callable[[bytes], bool] | None = None, *, lasting: bool = True
-) -> bool:
+def replace(path: Path, content: bytes, ours: Callable[[bytes], bool] | None = None, *, lasting: bool = True) -> bool:
     """Write a file of ours, whole or not at all; False, and nothing written, where its bytes are already these.
 
     `ours` looks at the bytes that stand there: if they are not, a NoteError says so and the file stays. `lasting` is
