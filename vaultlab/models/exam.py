@@ -133,6 +133,8 @@ def linear_part(theta: Float[Tensor, "seeds features hidden+1"], x: Float[Tensor
 
 def answers(toy: Toy, theta: Float[Tensor, "seeds features hidden+1"], x: Float[Tensor, "batch features"]) -> Tensor:
     """x′ [seeds, batch, features], whatever ReLUs there are."""
+    if not toy.hidden_relu:
+        return toy.output(linear_part(theta, x))
     W, b = theta[..., :-1], theta[..., None, :, -1]
     return toy.output(toy.squeezed(x @ W) @ W.mT + b)
 

@@ -196,7 +196,7 @@ class Runner:
     ) -> Iterator[tuple[Any, float]]:
         """The Out of each run with the moment in the course at which its share of the work began."""
         course = journey.course
-        together = None if len(runs) == 1 or any(run.texts for run in runs) else experiment.together
+        together = None if len(runs) == 1 or any(run.texts or run.models for run in runs) else experiment.together
         pace = Pace([need.seconds for need in estimates(journey.asked, runs)], len(runs))
         most = 1 if together is None else len(runs) if bench.batch == _BATCH else math.ceil(self._piece / 2)
         done = 0
