@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,15 @@ def test_the_worker_is_asked_once(package: Path) -> None:
     assert second["counting"] == first["counting"]
     assert second.broken == {"draft": "ImportError: x"}
     assert second["counting"].fields == entry("counting", EXPERIMENT).fields
+
+
+def test_nothing_of_an_entry_is_lost_on_its_way(package: Path) -> None:
+    told = entry("counting", replace(EXPERIMENT, data=lambda spec, out: {}))
+    assert told.interactive
+    described = {"experiments": {"counting": json.loads(json.dumps(asdict(told)))}}
+    for _ in range(2):  # as it was told, and as it was kept
+        kept = load(lambda: described)["counting"]
+        assert canonical(asdict(kept)) == canonical(asdict(told))
 
 
 @pytest.mark.parametrize("file", ["experiments/counting.py", "models/families/llama.py", "experiment.py"])

@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -201,12 +201,12 @@ def _stamp() -> list[list[Any]]:
 
 def _catalogue(described: Mapping[str, Any]) -> Catalogue:
     entries = described["experiments"].items()
-    return Catalogue({name: _entry(name, entry) for name, entry in entries}, described.get("broken", {}))
+    return Catalogue({name: _entry(entry) for name, entry in entries}, described.get("broken", {}))
 
 
-def _entry(name: str, entry: Mapping[str, Any]) -> Entry:
-    said: dict[str, Any] = {part: entry[part] for part in ("version", "page", "schema", "figures", "nonsense")}
-    return Entry(name, metrics=tuple(entry["metrics"]), examples=tuple(entry["examples"]), **said)
+def _entry(entry: Mapping[str, Any]) -> Entry:
+    said = {part.name: entry[part.name] for part in fields(Entry)}  # one that is not there is another program's
+    return Entry(**{**said, "metrics": tuple(entry["metrics"]), "examples": tuple(entry["examples"])})
 
 
 def _resolved(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:

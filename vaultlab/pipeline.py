@@ -375,12 +375,12 @@ class Pipeline:
         if not survey.root.is_dir():
             return  # the vault is away, and nothing is known of what is in it
         for id, path in Journal(survey.root).owed().items():
-            item = next((one for one in survey.items if one.id == id), None)
-            if item is None and not self._settled(survey, path):
-                continue
-            if item is None or not (survey.root / survey.config.folder / f"{id}.md").exists():
+            if not (survey.root / survey.config.folder / f"{id}.md").exists():
                 Journal(survey.root).paid(id)
                 continue
+            item = next((one for one in survey.items if one.id == id), None)
+            if item is None:
+                continue  # half a save, another branch, or gone: wherever it comes back, it has had no embed yet
             try:
                 with self.alone():
                     wrote = self._embed(survey, id, item.path)
@@ -442,11 +442,6 @@ class Pipeline:
         if len(before) == len(now) and item.block in before:
             return now[before.index(item.block)]
         return next((one for one in now if one.start == item.block.start), None)
-
-    def _settled(self, survey: Survey, path: str) -> bool:
-        """Whether a block that is not in this note is gone for good: nobody is at the note, and all of it was read."""
-        note = survey.root / path
-        return path not in survey.problems and (not note.exists() or files.quiet(note, QUIET_S, self.now()))
 
     def _read_when_quiet(self, note: Path) -> files.Read | None:
         """The note, once nobody is writing it; None if that is not now and this pipeline has no patience."""
