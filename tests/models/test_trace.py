@@ -39,7 +39,7 @@ def test_every_site_has_its_shape(model: Model) -> None:
     for (name, _), value in got.items():
         if name == "pattern":
             assert value.shape == (1, shape.heads, pos, pos)
-        elif name == "z":
+        elif name in ("q", "k", "v", "z"):
             assert value.shape == (1, pos, shape.heads, shape.d_head)
         else:
             assert value.shape == (1, pos, width.get(name, shape.d_model))

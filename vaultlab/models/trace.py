@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -18,6 +18,9 @@ from vaultlab.models.load import Model
 SiteName = Literal[
     "resid_pre",
     "attn_in",
+    "q",
+    "k",
+    "v",
     "pattern",
     "z",
     "attn",
@@ -33,11 +36,16 @@ SiteName = Literal[
 SITES: tuple[SiteName, ...] = get_args(SiteName)
 """In the order of the computation.
 
-Of a layer: `resid_pre` the stream before it · `attn_in` what its attention reads, normed · `pattern` [batch head query
-key] · `z` [batch pos head d_head], what its heads gather · `attn` its attention's output · `resid_mid` the stream
-between · `mlp_in` what its MLP reads, normed · `m` [batch pos d_mlp], its memories' coefficients · `mlp` its MLP's
-output · `resid_post` the stream after it. Of the model: `final` the last stream *before* the final norm · `logits`.
+Of a layer: `resid_pre` the stream before it · `attn_in` what its attention reads, normed · `q`, `k`, `v` [batch pos
+head d_head], queries, keys and values as they meet, normed and turned to their positions, every head with its own ·
+`pattern` [batch head query key] · `z` [batch pos head d_head], what its heads gather · `attn` its attention's output ·
+`resid_mid` the stream between · `mlp_in` what its MLP reads, normed · `m` [batch pos d_mlp], its memories'
+coefficients · `mlp` its MLP's output · `resid_post` the stream after it. Of the model: `final` the last stream *before*
+the final norm · `logits`.
 """
+
+WITHIN = ("q", "k", "v", "pattern")
+"""Sites within an attention, where no module begins or ends: `pattern.attend` comes by there."""
 
 
 class Site(NamedTuple):
@@ -50,39 +58,59 @@ class Site(NamedTuple):
 Trace = Callable[[Model, Int[Tensor, "batch pos"], Iterable[Site]], dict[Site, Tensor]]
 """`trace`, or what stands in its place where passes are shared."""
 
+Touch = Callable[[Tensor], Tensor]
+"""Is given what stands at a site, and gives back what is to stand there: the very same tensor where it only looks."""
+
 
 class _Enough(Exception):
     """Raised within the forward pass when everything asked for is there."""
 
 
 @torch.inference_mode()
-def trace(model: Model, ids: Int[Tensor, "batch pos"], sites: Iterable[Site]) -> dict[Site, Tensor]:
+def trace(
+    model: Model, ids: Int[Tensor, "batch pos"], sites: Iterable[Site], touches: Sequence[tuple[Site, Touch]] = ()
+) -> dict[Site, Tensor]:
     """The activations at `sites`, in the model's dtype and on its device, from one forward pass.
 
     It stops after the last site asked for. Texts of several lengths are padded on the right (`right_pad`): no token
     looks ahead, so what is before the padding is what it would be alone, and what is on it means nothing.
 
+    `touches` look at what comes by, or put something else there (`intervene`); several at one site in this order.
+    Sites show what stands there after them.
+
     Raises NoteError for more tokens than the model reads, a layer or a site that it has not.
     """
     wanted = set(sites)
-    _check(model, ids, wanted)
+    _check(model, ids, wanted | {site for site, _ in touches})
     found: dict[Site, Tensor] = {}
-    patterns: dict[int | None, Tensor | None] = {site.layer: None for site in wanted if site.name == "pattern"}
 
-    def keep(site: Site, value: Tensor) -> None:
+    def keep(site: Site, value: Tensor) -> Tensor:
         found[site] = value
         if len(found) == len(wanted):
             raise _Enough
+        return value
 
+    steps: dict[Site, list[Touch]] = {site: [] for site in (*(site for site, _ in touches), *wanted)}
+    for site, touch in touches:
+        steps[site].append(touch)
+    for site in wanted:
+        steps[site].append(partial(keep, site))
+    within: dict[int, dict[str, Touch]] = {}
     with ExitStack() as hooks:
-        for site in wanted:
-            if site.name != "logits":
-                hooks.enter_context(_hook(model, site, patterns, keep))
+        for site, each in steps.items():
+            if site.layer is not None and site.name in WITHIN:
+                within.setdefault(site.layer, {})[site.name] = partial(_in_turn, each)
+            elif site.name != "logits":
+                hooks.enter_context(_hook(model, site, each))
         with suppress(_Enough):
             net: Any = model.net
-            logits = net(ids.to(model.device), use_cache=False, **({"patterns": patterns} if patterns else {})).logits
-            keep(Site("logits"), logits)
+            logits = net(ids.to(model.device), use_cache=False, **({"touches": within} if within else {})).logits
+            _in_turn(steps.get(Site("logits"), []), logits)
     return found
+
+
+def _in_turn(touches: Sequence[Touch], value: Tensor) -> Tensor:
+    return reduce(lambda standing, touch: touch(standing), touches, value)
 
 
 def right_pad(texts: Sequence[Int[Tensor, " _"]]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
@@ -112,21 +140,34 @@ def has(model: Model, site: Site) -> bool:
     return True
 
 
-def _hook(
-    model: Model, site: Site, patterns: dict[int | None, Tensor | None], keep: Callable[[Site, Tensor], None]
-) -> RemovableHandle:
+def _hook(model: Model, site: Site, touches: Sequence[Touch]) -> RemovableHandle:
     module, side = _place(model, site)
 
-    def take(_module: nn.Module, args: tuple[Any, ...], output: Any = None) -> None:
-        value = args[0] if side == "before" else output
-        value = value[0] if isinstance(value, tuple) else value
-        if site.name == "pattern":
-            value = patterns[site.layer]
+    def touched(value: Tensor) -> Tensor:
         if site.name == "z":
-            value = rearrange(value, "batch pos (head d_head) -> batch pos head d_head", head=model.shape.heads)
-        keep(site, value)
+            apart = rearrange(value, "batch pos (head d_head) -> batch pos head d_head", head=model.shape.heads)
+            standing = _in_turn(touches, apart)
+            return (
+                value if standing is apart else rearrange(standing, "batch pos head d_head -> batch pos (head d_head)")
+            )
+        standing = _in_turn(touches, value)
+        if site.name == "resid_mid" and standing is not value:
+            # The stream goes on beside the norm that is hooked here: only written in place does it change for both.
+            return value.copy_(standing)
+        return standing
 
-    return module.register_forward_pre_hook(take) if side == "before" else module.register_forward_hook(take)
+    def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        standing = touched(args[0])
+        return None if standing is args[0] else (standing, *args[1:])
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        value, *more = output if isinstance(output, tuple) else (output,)
+        standing = touched(value)
+        if standing is value:
+            return None
+        return (standing, *more) if isinstance(output, tuple) else standing
+
+    return module.register_forward_pre_hook(before) if side == "before" else module.register_forward_hook(after)
 
 
 def _place(model: Model, site: Site) -> tuple[nn.Module, Literal["before", "after"]]:
@@ -141,7 +182,7 @@ def _place(model: Model, site: Site) -> tuple[nn.Module, Literal["before", "afte
             return inside(family.norm1), "after"
         case "z":
             return inside(family.attn_out), "before"
-        case "attn" | "pattern":
+        case "attn":
             return inside(family.attn), "after"
         case "resid_mid":
             return inside(family.norm2), "before"
