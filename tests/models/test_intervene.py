@@ -12,7 +12,7 @@ from vaultlab.models import parts, toys
 from vaultlab.models.attn_only import AttnOnlyConfig
 from vaultlab.models.draws import draws
 from vaultlab.models.family import sub
-from vaultlab.models.intervene import Edit, intervene, of_heads
+from vaultlab.models.intervene import Edit, Since, intervene, of_heads
 from vaultlab.models.load import Model, assemble
 from vaultlab.models.trace import SITES, Site, has, trace
 
@@ -151,6 +151,21 @@ def test_a_batch_of_interventions_says_what_single_ones_say(model: Model) -> Non
         alone = intervene(model, one, [Edit(site, torch.zeros_like, at[[row]], of[[row]])], [LOGITS])[LOGITS]
         torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=1e-4)
     assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+def test_layers_under_a_known_stream_are_not_run_again(model: Model) -> None:
+    ids, site = ids_of(model), Site("resid_pre", LAYER)
+    edit = Edit(Site("z", LAYER), torch.zeros_like, heads=of_heads(model.shape.heads, [2]))
+    ran: list[Any] = []
+    first = trace(model, ids, [site])[site]
+    hook = sub(model.family.block(model.net, 0), model.family.attn).register_forward_hook(lambda *_: ran.append(0))
+    got = intervene(model, ids, [edit], [LOGITS], Since(LAYER, first))[LOGITS]
+    assert ran == []
+    assert torch.equal(got, intervene(model, ids, [edit], [LOGITS])[LOGITS])
+    assert ran == [0]
+    hook.remove()
+    other = intervene(model, ids.roll(1, 0), [edit], [LOGITS], Since(LAYER, first))[LOGITS]
+    torch.testing.assert_close(other, got)  # whatever the tokens are, the stream is what counts
 
 
 def test_edits_of_one_site_follow_each_other(model: Model) -> None:

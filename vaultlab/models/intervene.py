@@ -1,10 +1,11 @@
 """One forward pass in which something else stands at some sites: the means of ablation, patching and steering."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vaultlab.models.load import Model
@@ -28,8 +29,19 @@ class Edit(NamedTuple):
     heads: Bool[Tensor, "#batch head"] | None = None
 
 
+class Since(NamedTuple):
+    """The stream that enters a layer is known from a pass before: the layers under it are not run again."""
+
+    layer: int
+    resid_pre: Float[Tensor, "#batch pos d_model"]
+
+
 def intervene(
-    model: Model, ids: Int[Tensor, "batch pos"], edits: Sequence[Edit], sites: Iterable[Site]
+    model: Model,
+    ids: Int[Tensor, "batch pos"],
+    edits: Sequence[Edit],
+    sites: Iterable[Site],
+    since: Since | None = None,
 ) -> dict[Site, Tensor]:
     """The activations at `sites`, as `trace` gives them, from a pass with these edits; several at one site in order.
 
@@ -38,7 +50,9 @@ def intervene(
 
     Raises NoteError as `trace` does, and ValueError where heads are named of a site that has none.
     """
-    return trace(model, ids, sites, [(edit.site, _touch(edit)) for edit in edits])
+    known = [] if since is None else [Edit(Site("resid_pre", since.layer), lambda _: since.resid_pre)]
+    with _without(model, range(0 if since is None else since.layer)):
+        return trace(model, ids, sites, [(edit.site, _touch(edit)) for edit in (*known, *edits)])
 
 
 def of_heads(count: int, heads: Iterable[int]) -> Bool[Tensor, "1 head"]:
@@ -46,6 +60,23 @@ def of_heads(count: int, heads: Iterable[int]) -> Bool[Tensor, "1 head"]:
     mask = torch.zeros(1, count, dtype=torch.bool)
     mask[0, list(heads)] = True
     return mask
+
+
+@contextmanager
+def _without(model: Model, layers: Iterable[int]) -> Iterator[None]:
+    """Within, these layers hand the stream on as they get it."""
+    blocks: list[Any] = [model.family.block(model.net, layer) for layer in layers]
+    for block in blocks:
+        block.forward = _hand_on  # an object's own comes before that of its class
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _hand_on(stream: Tensor, *_args: Any, **_more: Any) -> Tensor:
+    return stream
 
 
 def _touch(edit: Edit) -> Touch:
