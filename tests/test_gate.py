@@ -37,6 +37,13 @@ def refused(house, reply, status=401):
     }
 
 
+def late(house, reply, apart):
+    """Whoever has proved the key is told that a clock is wrong, and no verb was asked."""
+    assert (reply.status, reply.signed, house.daemon.said) == (401, True, [])
+    said = f"The clock of this device and the daemon's are {apart} apart."
+    assert reply.json == {"message": said, "hint": "Set whichever is wrong.", "line": None, "field": None}
+
+
 ENDPOINTS = [
     ("GET", "/v1/hello"),
     ("GET", "/v1/openapi.json"),
@@ -134,13 +141,18 @@ def test_an_answer_to_one_request_is_none_to_another(house):
     assert first.headers["x-vaultlab-mac"] != second.headers["x-vaultlab-mac"]
 
 
-@pytest.mark.parametrize("ahead_ms", [-SKEW_MS - 1, SKEW_MS + 1, -(10**9), 10**9])
-def test_a_clock_that_is_too_far_off_is_refused(build, ahead_ms):
+@pytest.mark.parametrize(
+    ("ahead_ms", "apart"),
+    [(-SKEW_MS - 1, "60 s"), (SKEW_MS + 1, "60 s"), (-95_000, "2 min"), (170_000, "3 min"), (-(10**9), "16667 min")],
+)
+def test_a_clock_that_is_too_far_off_is_refused_and_told_to_who_has_the_key(build, ahead_ms, apart):
     clock = Clock()
     house = build(clock)
     clock.now += 200
     client = replace(house.client, time_ms=int(clock.now * 1000) + ahead_ms)
-    refused(house, client.ask("GET", "/v1/hello"))
+    late(house, client.ask("GET", "/v1/hello"), apart)
+    for stranger in (replace(client, key=bytes(32)), replace(client, device="12" * 16)):
+        refused(house, stranger.ask("GET", "/v1/hello"))
     near = (SKEW_MS - 1) * (1 if ahead_ms > 0 else -1)
     assert replace(client, time_ms=int(clock.now * 1000) + near).ask("GET", "/v1/hello").status == 200
 
@@ -156,7 +168,11 @@ def test_a_replay_is_refused_however_long_one_waits(build, later_s, ahead_ms):
     clock.now += later_s
     assert replace(house.client, time_ms=int(clock.now * 1000)).ask("GET", "/v1/hello").status == 200
     house.daemon.said.clear()
-    refused(house, house.client.send("GET", "/v1/hello", b"", headers))
+    reply, apart_s = house.client.send("GET", "/v1/hello", b"", headers), round(later_s - ahead_ms / 1000)
+    if apart_s * 1000 <= SKEW_MS:
+        refused(house, reply)
+    else:
+        late(house, reply, f"{apart_s} s" if apart_s < 90 else f"{round(apart_s / 60)} min")
 
 
 def test_nonces_are_forgotten_when_their_time_has_passed(build):
@@ -178,7 +194,7 @@ def test_a_request_to_a_daemon_that_has_died_is_none_to_the_next(build):
     later = build(clock)
     assert later.pairings.key(house.client.device), "it knows the device"
     there = replace(house.client, port=later.port)
-    refused(later, there.send("DELETE", "/v1/runs/r1", b"", {**headers, "Host": f"127.0.0.1:{later.port}"}))
+    late(later, there.send("DELETE", "/v1/runs/r1", b"", {**headers, "Host": f"127.0.0.1:{later.port}"}), "1 s")
     assert replace(there, time_ms=int(clock.now * 1000)).ask("DELETE", "/v1/runs/r1").signed
 
 
@@ -433,6 +449,16 @@ def test_a_code_is_good_once_over_the_wire(house):
     client, reply = pair(house.port, code)
     assert client is None
     refused(house, reply)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 100, 3600])
+def test_a_code_pairs_a_device_whose_clock_is_wrong_and_then_it_is_told(house, ahead_s):
+    client, reply = pair(house.port, house.pairings.offer(time.time()), time_ms=int((time.time() + ahead_s) * 1000))
+    assert client
+    assert reply.signed
+    house.daemon.said.clear()
+    wrong = replace(client, time_ms=int((time.time() + ahead_s) * 1000))
+    late(house, wrong.ask("GET", "/v1/hello"), "2 min" if ahead_s == 100 else "60 min")
 
 
 def test_a_code_cannot_be_tried_out(house):

@@ -40,9 +40,10 @@ _log = logging.getLogger(__name__)
 
 class Refused(Exception):
     """A request that goes no further. `why` is for the log alone, `problem` for whoever asked; `allow` says the method
-    that there is, where it was asked with another."""
+    that there is, where it was asked with another; `proven` is the key of who has signed all the same."""
 
     allow = ""
+    proven: tuple[Asked, bytes] | None = None
 
     def __init__(self, status: int, why: str, said: str = "Refused.", **more: Any) -> None:
         super().__init__(why)
@@ -66,13 +67,12 @@ class Gate:
         signed, for another host, from a foreign page, too large, too late or a second time."""
         self._from_here(request)
         asked, mac = await _heard(request)
-        now = self._now_ms()
-        # A request from before our start is refused too: we cannot know whether it was taken then.
-        if not max(now - SKEW_MS, self._started_ms) <= int(asked.time) <= now + SKEW_MS:
-            raise Refused(401, "its time is not ours, or is from before the daemon started")
         if (asked.method, asked.target) == ("POST", "/v1/pair"):
-            return asked, *await self._paired(asked, mac)
-        return asked, self._known(asked, mac), None
+            return asked, *await self._paired(asked, mac)  # whatever its time: a code is good once
+        key = self._known(asked, mac)
+        self._in_time(asked, key)
+        self._once(asked)
+        return asked, key, None
 
     def _from_here(self, request: Request) -> None:
         """Neither a page whose name was made to lead here (DNS rebinding) nor a page of another origin."""
@@ -86,7 +86,7 @@ class Gate:
             raise Refused(426, "another version of the protocol", **_which_to_update(int(theirs)))
 
     def _known(self, asked: Asked, mac: str) -> bytes:
-        """The key that the request is signed with. It is the first with its nonce."""
+        """The key that the request is signed with."""
         try:
             key = self._pairings.key(asked.device)
         except RunError as error:
@@ -95,8 +95,20 @@ class Gate:
         proven = hmac.compare_digest(asked.mac(key or secrets.token_bytes(32)), mac)
         if key is None or not proven:
             raise Refused(401, "signed with no key that is paired")
-        self._once(asked)
         return key
+
+    def _in_time(self, asked: Asked, key: bytes) -> None:
+        """Whoever signs as they must is told that a clock is wrong: with a key that is good nothing else would say."""
+        now = self._now_ms()
+        # A request from before our start is refused too: we cannot know whether it was taken then.
+        if max(now - SKEW_MS, self._started_ms) <= int(asked.time) <= now + SKEW_MS:
+            return
+        seconds = round(abs(now - int(asked.time)) / 1000)
+        apart = f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
+        said = f"The clock of this device and the daemon's are {apart} apart."
+        refused = Refused(401, "its time is not ours", said, hint="Set whichever is wrong.")
+        refused.proven = asked, key
+        raise refused
 
     def _once(self, asked: Asked) -> None:
         now = self._now_ms()
@@ -169,8 +181,10 @@ def signed(asked: Asked, key: bytes, status: int, said: BaseModel) -> Response:
     return response
 
 
-def unsigned(refused: Refused) -> Response:
-    """The answer to a stranger: what is left of the request is not read."""
+def refusal(refused: Refused) -> Response:
+    """The answer to who is not let in, as a rule a stranger: what is left of the request is not read."""
+    if refused.proven:
+        return signed(*refused.proven, refused.status, refused.problem)
     response = _response(refused.status, refused.problem)
     response.headers["Connection"] = "close"
     return response

@@ -29,7 +29,7 @@ _HEADER_FORMS = {
 }
 _REFUSALS = {
     400: "Not as this document says.",
-    401: "Not signed as it must be.",
+    401: "Not signed as it must be; or signed, with a time that is too far from the daemon's.",
     403: "Another host or another origin.",
     404: "There is no such thing.",
     405: "Not with this method.",

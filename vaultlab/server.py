@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from vaultlab import openapi
 from vaultlab.errors import NoteError, VaultError, VaultlabError
-from vaultlab.gate import Gate, Refused, one_value, signed, unsigned
+from vaultlab.gate import Gate, Refused, one_value, refusal, signed
 from vaultlab.pairing import COMMAND_LINE, Asked, Pairings
 from vaultlab.protocol import ENDPOINTS, PARAMS, Endpoint, Events, EventsAsk, Verbs
 
@@ -63,7 +63,7 @@ class Face:
             asked, key, paired = await self._gate.admit(request)
         except Refused as refused:
             _log.warning("refused %.10r %.100r: %s", request.method, request.url.path, refused.why)
-            return unsigned(refused)
+            return refusal(refused)
         try:
             return signed(asked, key, 200, paired or await self._done(asked, request))
         except Refused as refused:

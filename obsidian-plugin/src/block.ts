@@ -3,6 +3,7 @@
 import type { State } from "./link";
 import type { Page, Verdict } from "./page";
 import type { Block, Event, Experiment, Planned, Problem } from "./protocol";
+import { COMMON } from "./schema";
 
 export type Tone = "fresh" | "refuted" | "undecided" | "stale" | "waiting" | "running" | "failed" | "quiet";
 export type Action = "run" | "cancel" | "open" | "why" | "pair" | "trust" | "retry" | "copy" | "explore" | "partake";
@@ -18,6 +19,8 @@ export interface Seen {
   typed: boolean;
   /** Why the note as a whole could not be planned. */
   problem: Problem | null;
+  /** What stood in the way of what was last asked of this block. */
+  said: Problem | null;
 }
 
 export interface Sight {
@@ -33,6 +36,8 @@ export interface Sight {
   line: number | null;
   /** What to type in a terminal. */
   command: string;
+  /** Whether the detail is what went wrong. */
+  wrong: boolean;
   progress: { done: number | null; total: number | null; text: string } | null;
   claims: { text: string; verdict: Verdict | null }[];
   actions: Action[];
@@ -42,7 +47,7 @@ type Standing = Pick<Sight, "tone" | "state"> & Partial<Sight>;
 
 const LOOKING: Standing = { tone: "quiet", state: "Looking…" };
 const PLAIN = "Its place in the note makes it plain text.";
-const COMMON = ["title", "expect", "sweep", "tests", "embed", "run", "id", "experiment"];
+const SHARED = [...Object.keys(COMMON), "experiment"];
 
 /** What to show of the block with this text. */
 export function sight(source: string, seen: Seen): Sight {
@@ -59,9 +64,11 @@ export function sight(source: string, seen: Seen): Sight {
     hint: "",
     line: null,
     command: "",
+    wrong: false,
     progress: null,
     claims: said.claims.map((text) => ({ text, verdict: seen.page?.claims.get(text) ?? null })),
     ...standing,
+    ...(seen.said && { detail: seen.said.message, hint: seen.said.hint, line: seen.said.line, wrong: true }),
     actions,
   };
 }
@@ -97,7 +104,7 @@ function apart(state: State, page: Page | null): Standing {
     case "stranger":
       return { ...quiet, state: "Not recognised", hint: "The daemon no longer knows this device.", actions: ["pair"] };
     case "clock":
-      return { ...quiet, state: "Clocks differ", hint: clocks(state.seconds), actions: ["retry"] };
+      return { ...quiet, state: "Clocks differ", hint: sentences(state.problem), actions: ["retry"] };
     case "mismatch":
       return { ...quiet, state: "Versions differ", hint: update(state.update), actions: ["retry"] };
     case "viewer":
@@ -107,9 +114,9 @@ function apart(state: State, page: Page | null): Standing {
   }
 }
 
-export function clocks(seconds: number): string {
-  const far = Math.abs(seconds) < 90 ? `${Math.abs(seconds)} s` : `${Math.round(Math.abs(seconds) / 60)} min`;
-  return `This device's clock and the daemon's are ${far} apart: set whichever is wrong.`;
+/** What is wrong, and the mend. */
+export function sentences({ message, hint }: Problem): string {
+  return [message, hint].filter(Boolean).join(" ");
 }
 
 export function update(side: "plugin" | "daemon"): string {
@@ -120,7 +127,7 @@ export function update(side: "plugin" | "daemon"): string {
 
 function wrong(problem: Problem): Standing {
   const { message, hint, line } = problem;
-  return { tone: "failed", state: "Cannot run", detail: message, hint, line };
+  return { tone: "failed", state: "Cannot run", detail: message, hint, line, wrong: true };
 }
 
 function underway(event: Event): Standing {
@@ -131,7 +138,7 @@ function underway(event: Event): Standing {
     return { tone: "running", state: "Running", detail: words(phase), progress, actions };
   }
   if (kind === "loading") {
-    return { tone: "running", state: "Loading the model", progress: { done: null, total: null, text: "" }, actions };
+    return { tone: "running", state: "Loading the model", detail: words(phase), progress: { done: null, total: null, text: "" }, actions };
   }
   const place = event.place ? `${ordinal(event.place)} in line` : "";
   return { tone: "waiting", state: "Queued", detail: [place, event.why].filter(Boolean).join(": "), actions };
@@ -205,10 +212,10 @@ function read(source: string): Said {
     if (name) {
       within = name;
       const plain = unquoted(value);
-      if (first && !COMMON.includes(name)) [said.experiment, said.id] = [name, plain];
+      if (first && !SHARED.includes(name)) [said.experiment, said.id] = [name, plain];
       else if (name === "id" || name === "experiment" || name === "title") said[name] = plain;
       else if (name === "sweep") said.fields.push(`${name} ${plain}`.trim());
-      else if (!COMMON.includes(name)) said.fields.push(`${name} ${plain === "|" ? "…" : plain}`.trim());
+      else if (!SHARED.includes(name)) said.fields.push(`${name} ${plain === "|" ? "…" : plain}`.trim());
       first = false;
     } else if (within === "expect" && item) said.claims.push(unquoted(item));
     else if (within === "sweep" && line.trim()) said.fields.push(line.trim().replace(":", ""));

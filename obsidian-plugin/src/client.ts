@@ -16,7 +16,7 @@ export interface Keys {
 /** Nobody answers on that port. */
 export class Unreachable extends Error {}
 
-/** Whoever answers has not proved that it is our daemon: another program, another key, another clock. */
+/** Whoever answers has not proved that it is our daemon: another program, another key. */
 export class Stranger extends Error {
   constructor(readonly status: number) {
     super(`An answer (${status}) that our daemon has not signed.`);

@@ -1,13 +1,13 @@
 /** The connection to this machine's daemon: found, asked to prove itself, polled; lost and found again. */
 
-import { Client, Stranger, Unreachable } from "./client";
+import { Client, Refusal, Stranger, Unreachable } from "./client";
 import type { Device, Presence } from "./device";
-import { PROTOCOL, type Event, type Events, type Hello } from "./protocol";
+import { PROTOCOL, type Event, type Events, type Hello, type Problem } from "./protocol";
 
 /** How it stands. `viewer`: a phone, where results are shown and nothing else is tried. */
 export type State =
   | { is: "viewer" | "unpaired" | "searching" | "absent" | "stranger" }
-  | { is: "clock"; seconds: number }
+  | { is: "clock"; problem: Problem }
   | { is: "mismatch"; update: "plugin" | "daemon" }
   | { is: "connected"; hello: Hello };
 
@@ -18,9 +18,6 @@ export interface Listener {
 }
 
 const WAIT_S = 20;
-const SKEW_S = 60;
-/** So often at least the daemon writes its beat: one that is older by far is of another clock. */
-const BEAT_S = 120;
 const BACK_OFF_MS = [500, 1000, 2000, 5000, 10_000, 30_000];
 const BREATH_MS = 500;
 
@@ -50,6 +47,7 @@ export class Link {
   /** Nothing is asked any more, and whatever is still answered is not heard. */
   stop(): void {
     this.going = false;
+    this.client = null;
     this.wake();
   }
 
@@ -105,13 +103,11 @@ export class Link {
 
   /** What an error says about the connection. Whoever has not signed is not quoted. */
   private async meaning(error: unknown): Promise<State> {
+    if (error instanceof Refusal && error.status === 401) return { is: "clock", problem: error.problem };
     if (!(error instanceof Stranger)) return { is: "absent" };
     const here = await this.ours();
-    if (here && here.protocol !== PROTOCOL) {
-      return { is: "mismatch", update: here.protocol > PROTOCOL ? "plugin" : "daemon" };
-    }
-    const seconds = here ? Math.round(Date.now() / 1000 - here.beat) : 0;
-    return -SKEW_S <= seconds && seconds <= BEAT_S + SKEW_S ? { is: "stranger" } : { is: "clock", seconds };
+    if (!here || here.protocol === PROTOCOL) return { is: "stranger" };
+    return { is: "mismatch", update: here.protocol > PROTOCOL ? "plugin" : "daemon" };
   }
 
   private become(state: State, fresh = false): void {

@@ -1,6 +1,6 @@
 /** How it stands, in a few words: for the status bar and the settings. */
 
-import { clocks, left, update } from "./block";
+import { left, sentences, update } from "./block";
 import type { State } from "./link";
 import type { Event, Hello } from "./protocol";
 
@@ -23,7 +23,7 @@ export function statusWords(state: State, underway: readonly Event[]): Words {
     case "stranger":
       return { words: "Not recognised", detail: "Whoever answers does not know this device: pair it anew." };
     case "clock":
-      return { words: "Clocks differ", detail: clocks(state.seconds) };
+      return { words: "Clocks differ", detail: sentences(state.problem) };
     case "mismatch":
       return { words: "Versions differ", detail: update(state.update) };
     case "connected":
