@@ -6,7 +6,8 @@ import { Refusal } from "./client";
 import { dataOf, FigureView } from "./figureView";
 import type { Lab } from "./lab";
 import { page, told, type Page, type Verdict } from "./page";
-import type { Artifact, Block } from "./protocol";
+import { plain } from "./notes";
+import type { Artifact, Block, Planned, Problem } from "./protocol";
 import { prose } from "./prose";
 import { sha256 } from "./sign";
 
@@ -47,6 +48,8 @@ const LABELS: Record<Action, string> = {
   partake: "Let this note take part…",
   explore: "Explore the figure",
 };
+/** What gets a block on its way. */
+const FORWARD: readonly Action[] = ["run", "pair", "trust", "partake"];
 
 export class BlockView extends MarkdownRenderChild {
   private page: Page | null = null;
@@ -54,9 +57,12 @@ export class BlockView extends MarkdownRenderChild {
   private sha256 = "";
   private shown = "";
   private explained = false;
-  private said: Refusal | null = null;
+  /** What was refused, and the plan that stood then: it is said until there is another, or a run. */
+  private said: { problem: Problem; under: Planned | null } | null = null;
   private figure: FigureView | null = null;
   private figureOf = "";
+  private opening = false;
+  private outer!: HTMLElement;
   private card!: HTMLElement;
   private status!: HTMLElement;
 
@@ -66,15 +72,16 @@ export class BlockView extends MarkdownRenderChild {
     private readonly context: MarkdownPostProcessorContext,
     private readonly lab: Lab,
     private readonly hands: Hands,
+    private readonly gone: () => void,
   ) {
     super(container);
   }
 
   override onload(): void {
     const { app } = this.lab.desk;
-    this.containerEl.addClass("vaultlab-block");
-    this.card = this.containerEl.createDiv();
-    this.status = this.containerEl.createDiv({ cls: "vaultlab-unseen", attr: { role: "status" } });
+    this.outer = this.containerEl.createDiv({ cls: "vaultlab-block", attr: { role: "group" } });
+    this.card = this.outer.createDiv();
+    this.status = this.outer.createDiv({ cls: "vaultlab-unseen", attr: { role: "status" } });
     this.register(this.lab.watch(this.path, () => this.render()));
     this.registerEvent(
       app.metadataCache.on("changed", (file) => {
@@ -83,6 +90,13 @@ export class BlockView extends MarkdownRenderChild {
     );
     this.render();
     void this.begin();
+  }
+
+  /** What is left where the plugin goes: the text that its author wrote. */
+  override onunload(): void {
+    this.outer.remove();
+    this.containerEl.createEl("pre").createEl("code", { text: this.source });
+    this.gone();
   }
 
   private async begin(): Promise<void> {
@@ -111,42 +125,46 @@ export class BlockView extends MarkdownRenderChild {
     if (this.id !== before) void this.reread();
     if (this.figure && this.block && this.block.last?.key !== this.figureOf) this.close(); // there are other numbers now
     const name = this.block?.experiment;
+    const planned = known?.planned ?? null;
+    const event = this.id ? this.lab.event(this.path, this.id) : null;
+    if (event || this.said?.under !== planned) this.said = null;
     const seen = sight(this.source, {
       state: this.lab.link.state,
-      planned: known?.planned ?? null,
+      planned,
       block: this.block,
-      event: this.id ? this.lab.event(this.path, this.id) : null,
+      event,
       page: this.block?.last ? told(this.block.last) : this.page,
       experiment: (name && this.lab.experiments?.experiments[name]) || null,
-      typed: known?.text.includes(this.source) ?? false,
-      problem: this.said?.problem ?? this.lab.problem(this.path),
+      typed: known !== null && !this.block && plain(known.text).includes(this.source),
+      problem: this.lab.problem(this.path),
+      said: this.said?.problem ?? null,
     });
-    const shown = JSON.stringify([seen, this.explained, this.figure !== null]);
+    const shown = JSON.stringify([seen, this.explained, this.figure !== null, this.opening]);
     if (shown === this.shown) return;
     this.shown = shown;
     this.draw(seen);
   }
 
   private draw(seen: Sight): void {
-    const { containerEl, card } = this;
+    const { outer, card } = this;
     const focused = card.querySelector<HTMLElement>("button:focus")?.dataset.action;
     card.empty();
-    containerEl.dataset.tone = seen.tone;
-    containerEl.setAttrs({ role: "group", "aria-label": `Experiment: ${seen.title}` });
+    outer.dataset.tone = seen.tone;
+    outer.setAttr("aria-label", `Experiment: ${seen.title}`);
     const head = card.createDiv("vaultlab-head");
     setIcon(head.createSpan({ cls: "vaultlab-icon", attr: { "aria-hidden": "true" } }), ICONS[seen.tone]);
     const name = head.createDiv("vaultlab-name");
     name.createSpan({ cls: "vaultlab-title", text: seen.title });
     name.createSpan({ cls: "vaultlab-state", text: seen.state });
     // A screen reader is told when this changes, and only then: not with every step of a run.
-    const said = `${seen.title}: ${seen.state}`;
+    const said = [`${seen.title}: ${seen.state}`, ...(seen.wrong ? [seen.detail, seen.hint] : [])].filter(Boolean).join(". ");
     if (this.status.textContent !== said) this.status.setText(said);
     if (seen.what) card.createDiv({ cls: "vaultlab-what", text: seen.what });
     list(card, "vaultlab-fields", seen.fields);
     claims(card, seen.claims);
     this.details(seen);
     progress(card, seen);
-    this.actions(seen.actions, focused);
+    this.actions(seen, focused);
   }
 
   private details(seen: Sight): void {
@@ -178,14 +196,21 @@ export class BlockView extends MarkdownRenderChild {
     }
   }
 
-  private actions(actions: readonly Action[], focused: string | undefined): void {
+  private label(action: Action): string {
+    if (action !== "explore") return LABELS[action];
+    return this.opening ? "Opening the figure…" : this.figure ? "Close the figure" : LABELS.explore;
+  }
+
+  private actions({ actions, tone }: Sight, focused: string | undefined): void {
     if (!actions.length) return;
+    const forward = tone === "stale" || tone === "quiet" ? actions.find((action) => FORWARD.includes(action)) : null;
     const row = this.card.createDiv("vaultlab-actions");
     for (const action of actions) {
-      const button = row.createEl("button", { text: LABELS[action], attr: { type: "button" } });
+      const button = row.createEl("button", { text: this.label(action), attr: { type: "button" } });
       button.dataset.action = action;
+      button.toggleClass("mod-cta", action === forward);
       if (action === "why") button.setAttr("aria-expanded", String(this.explained));
-      if (action === "explore") button.setAttr("aria-expanded", String(this.figure !== null));
+      if (action === "explore") button.setAttr("aria-disabled", String(this.opening));
       button.addEventListener("click", () => void this.act(action));
       if (action === focused) button.focus();
     }
@@ -206,7 +231,8 @@ export class BlockView extends MarkdownRenderChild {
       else if (action === "partake") this.hands.partake(this.path);
       else if (action === "copy") await this.copy();
     } catch (error) {
-      if (error instanceof Refusal) this.said = error;
+      const under = this.lab.known(this.path)?.planned ?? null;
+      if (error instanceof Refusal) this.said = { problem: error.problem, under };
       else new Notice("That did not work: nobody answered.");
     }
     this.render();
@@ -230,12 +256,17 @@ export class BlockView extends MarkdownRenderChild {
   /** Open the interactive figure of the last result, or close it. */
   private async explore(): Promise<void> {
     if (this.figure) return this.close();
+    if (this.opening) return;
     const { id, lab } = this;
-    this.figureOf = this.block?.last?.key ?? "";
-    const found = await lab.daemon.ask<Artifact>("GET", `/v1/blocks/${id}/artifacts/data`).catch(absent);
+    const key = this.block?.last?.key ?? "";
+    this.opening = true;
+    this.render();
+    const asked = lab.daemon.ask<Artifact>("GET", `/v1/blocks/${id}/artifacts/data`).catch(absent);
+    const found = await asked.finally(() => (this.opening = false));
     const data = found && dataOf(found.content);
     if (!data) throw new Refusal(404, NOTHING);
-    this.figure = this.addChild(new FigureView(this.containerEl, lab.desk.app, data, this.block?.title ?? id));
+    this.figureOf = key;
+    this.figure = this.addChild(new FigureView(this.outer, lab.desk.app, data, this.block?.title ?? id));
   }
 
   private close(): void {

@@ -6,18 +6,15 @@ import type { Edits } from "./edits";
 import { fenceAt, fences } from "./fence";
 import { Picker } from "./insert";
 import type { Lab } from "./lab";
-import type { Block } from "./protocol";
+import type { Block, Problem } from "./protocol";
+import { Question } from "./question";
 
-/** What the commands need of the rest of the plugin. */
-export interface Doors {
-  pair: () => void;
-  queue: () => void;
-  edits: Edits;
-}
+/** A block, and the note that it is in. */
+type Asked = [path: string, block: Block];
 
 const STALE = ["missing", "stale", "outdated", "reread", "failed"];
 
-export function addCommands(plugin: Plugin, lab: Lab, doors: Doors): void {
+export function addCommands(plugin: Plugin, lab: Lab, edits: Edits, pair: () => void): void {
   const inBlock = (id: string, name: string, act: (path: string, block: Block) => Promise<void>) =>
     plugin.addCommand({
       id,
@@ -40,7 +37,7 @@ export function addCommands(plugin: Plugin, lab: Lab, doors: Doors): void {
         return true;
       },
     });
-  inBlock("run-block", "Run the block at the cursor", (path, block) => ran(lab, path, [block]));
+  inBlock("run-block", "Run the block at the cursor", (path, block) => ran(lab, [[path, block]]));
   inBlock("cancel-block", "Cancel the run of the block at the cursor", async (_, block) => {
     if (block.run) await lab.cancel(block.run);
     else new Notice("This block is not running.");
@@ -49,7 +46,9 @@ export function addCommands(plugin: Plugin, lab: Lab, doors: Doors): void {
     if (block.last) await plugin.app.workspace.openLinkText(block.last.note, path);
     else new Notice("This block has no result yet.");
   });
-  inNote("run-note", "Run all blocks of this note", async (path) => ran(lab, path, await planned(lab, path)));
+  inNote("run-note", "Run all blocks of this note", async (path) =>
+    ran(lab, (await planned(lab, path)).map((block) => [path, block])),
+  );
   plugin.addCommand({
     id: "run-stale",
     name: "Run everything that is out of date",
@@ -64,12 +63,11 @@ export function addCommands(plugin: Plugin, lab: Lab, doors: Doors): void {
     id: "insert-experiment",
     name: "Insert an experiment",
     editorCallback: (editor, info) => {
-      if (lab.experiments) new Picker(plugin.app, lab, { editor, info, edits: doors.edits }).open();
+      if (lab.experiments) new Picker(plugin.app, lab, { editor, info, edits }).open();
       else new Notice("What experiments there are, the daemon knows: connect to it first.");
     },
   });
-  plugin.addCommand({ id: "show-queue", name: "Show the queue", callback: doors.queue });
-  plugin.addCommand({ id: "pair", name: "Pair this device with its daemon", callback: doors.pair });
+  plugin.addCommand({ id: "pair", name: "Pair this device with its daemon", callback: pair });
   plugin.addCommand({ id: "reconnect", name: "Connect to the daemon again", callback: () => lab.link.retry() });
 }
 
@@ -98,10 +96,10 @@ async function atCursor(lab: Lab, path: string, editor: Editor): Promise<Block> 
   throw new Refusal(0, { message: "What stands here is plain text to vaultlab.", hint: "", line, field: null });
 }
 
-/** Run these blocks of a note one after the other; the first that cannot is said, the others run. */
-async function ran(lab: Lab, path: string, blocks: readonly Block[]): Promise<void> {
+/** Run these blocks one after the other; the first that cannot is said, the others run. */
+async function ran(lab: Lab, asked: readonly Asked[]): Promise<void> {
   let refused: Error | null = null;
-  for (const { id, problems, title } of blocks) {
+  for (const [path, { id, problems, title }] of asked) {
     try {
       const [problem] = problems;
       if (problem || !id) throw new Refusal(0, problem ?? { message: `${title} has no id yet.`, hint: "", line: null, field: null });
@@ -113,13 +111,27 @@ async function ran(lab: Lab, path: string, blocks: readonly Block[]): Promise<vo
   if (refused) throw refused;
 }
 
+/** Run whatever is out of date; a sweep that is too large to run by itself only after it was asked for by its name. */
 async function everythingStale(lab: Lab): Promise<void> {
-  const { vault } = lab.desk.app;
-  for (const file of vault.getMarkdownFiles()) {
-    if (!fences((await vault.cachedRead(file)).split("\n")).length) continue;
-    const blocks = (await planned(lab, file.path)).filter((block) => STALE.includes(block.state) && !block.run);
-    await ran(lab, file.path, blocks);
+  const { app } = lab.desk;
+  const found: Asked[] = [];
+  let unplanned: Problem | null = null;
+  for (const file of app.vault.getMarkdownFiles()) {
+    if (!fences((await app.vault.cachedRead(file)).split("\n")).length) continue;
+    await lab.look(file.path);
+    void lab.daemon; // says so if there is none
+    unplanned ??= lab.problem(file.path);
+    const blocks = lab.known(file.path)?.planned.blocks ?? [];
+    found.push(...blocks.filter((block) => !block.run).map((block): Asked => [file.path, block]));
   }
+  const large = found.filter(([, block]) => block.state === "large");
+  const stale = found.filter(([, block]) => STALE.includes(block.state));
+  if (large.length) {
+    const text = large.map(([, block]) => `${block.title}: ${block.why}.`);
+    new Question(app, { title: "Run large sweeps too?", text, yes: "Run them" }, () => void said(ran(lab, large))).open();
+  } else if (!stale.length) new Notice("Nothing is out of date.");
+  await ran(lab, stale);
+  if (unplanned) throw new Refusal(0, unplanned);
 }
 
 async function cancelled(lab: Lab): Promise<void> {
@@ -134,4 +146,3 @@ export async function goto(lab: Lab, path: string, line: number): Promise<void> 
   await workspace.getLeaf(false).openFile(file, { eState: { line: line - 1 }, state: { mode: "source" } });
   workspace.getActiveViewOfType(MarkdownView)?.editor.setCursor(line - 1, 0);
 }
-

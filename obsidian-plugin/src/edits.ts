@@ -3,8 +3,10 @@
 import { isolateHistory } from "@codemirror/commands";
 import { Transaction } from "@codemirror/state";
 import type { EditorView } from "@codemirror/view";
+import type { TFile } from "obsidian";
 import { Refusal } from "./client";
 import type { Lab } from "./lab";
+import { MARK, plain } from "./notes";
 import type { Edit, Insertion, Outcome } from "./protocol";
 import { sha256 } from "./sign";
 
@@ -53,8 +55,8 @@ export class Edits {
     const [text, ...others] = new Set(views.map((view) => view.state.doc.toString()));
     if (text === undefined) return null;
     if (others.length) return "deferred"; // two panes that the app has not yet brought together
-    // An editor holds every line end as a line feed: a note that has others is written where they are.
-    if ((await sha256(text)) !== edit.base_sha256) return (await this.savedOtherwise(edit.path, text)) ? null : "conflict";
+    // An editor knows no byte order mark and one line end: a note that has others is written where they are.
+    if ((await sha256(text)) !== edit.base_sha256) return (await this.lab.desk.text(edit.path)) === text ? "conflict" : null;
     return async () => {
       const [view] = this.lab.desk.editors(edit.path);
       if (!view || view.composing) return "deferred"; // somebody typed or left while we asked
@@ -65,51 +67,42 @@ export class Edits {
     };
   }
 
-  private async savedOtherwise(path: string, text: string): Promise<boolean> {
-    const file = this.lab.desk.file(path);
-    const saved = file && (await this.lab.desk.app.vault.read(file));
-    return Boolean(saved?.includes("\r")) && plain(saved ?? "") === text;
-  }
-
   private async onDisk(edit: Edit): Promise<Outcome | (() => Promise<Outcome>)> {
     const { desk } = this.lab;
     const file = desk.file(edit.path);
     if (!file) return "conflict";
-    const text = await desk.app.vault.read(file);
+    const text = await desk.saved(file);
     if ((await sha256(text)) !== edit.base_sha256) return "conflict";
     if (Date.now() - file.stat.mtime < QUIET_MS) return "deferred"; // somebody else may be writing there
-    return async () => {
-      let outcome: Outcome = "conflict";
-      await desk.app.vault.process(file, (now) => {
-        const typed = desk.editors(edit.path).some((view) => view.state.doc.toString() !== plain(text));
-        if (now !== text || typed) return now;
-        outcome = "applied";
-        return spliced(text, edit);
-      });
-      return outcome;
-    };
+    return async () => ((await this.write(file, text, edit)) ? "applied" : "conflict");
   }
 
   /** Make an insertion that its author has just asked for; false where the text is another one by now. */
   async put(path: string, insertion: Insertion): Promise<boolean> {
     const { desk } = this.lab;
-    const [view] = desk.editors(path);
-    const file = desk.file(path);
-    const text = view ? view.state.doc.toString() : file && (await desk.app.vault.read(file));
+    const text = await desk.text(path);
     if (text === null || (await sha256(text)) !== insertion.base_sha256) return false;
-    if (view) {
-      if (view.composing || view.state.doc.toString() !== text) return false;
+    const [view] = desk.editors(path);
+    if (view?.composing) return false;
+    if (view?.state.doc.toString() === text) {
       insert(view, insertion);
       await desk.save(path);
       return true;
     }
+    const file = desk.file(path);
+    return file !== null && (await this.write(file, text, insertion));
+  }
+
+  /** Write on the disk, if this very text stands there still and no editor has another. */
+  private async write(file: TFile, text: string, insertion: Insertion): Promise<boolean> {
+    const { desk } = this.lab;
     let done = false;
-    if (file) {
-      await desk.app.vault.process(file, (now) => {
-        done = now === text;
-        return done ? spliced(text, insertion) : now;
-      });
-    }
+    await desk.app.vault.process(file, (read) => {
+      const now = text.startsWith(MARK) && !read.startsWith(MARK) ? MARK + read : read; // the app reads over it
+      const typed = desk.editors(file.path).some((view) => view.state.doc.toString() !== plain(text));
+      done = now === text && !typed;
+      return done ? spliced(text, insertion) : now;
+    });
     return done;
   }
 
@@ -137,8 +130,4 @@ function insert(view: EditorView, { offset: from, insert }: Insertion): void {
 
 function spliced(text: string, { offset, insert }: Insertion): string {
   return text.slice(0, offset) + insert + text.slice(offset);
-}
-
-function plain(text: string): string {
-  return text.replace(/\r\n?/g, "\n");
 }

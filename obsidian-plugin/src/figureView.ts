@@ -11,12 +11,15 @@ const COLOURS: Record<string, string> = {
   muted: "--text-muted",
   accent: "--interactive-accent",
   line: "--background-modifier-border",
-  ground: "--background-primary",
+  ground: "--background-primary-alt",
   font: "--font-interface",
 };
 
+const HIGHEST_PX = 1200;
+
 export class FigureView extends Component {
   private readonly frame: HTMLIFrameElement;
+  private window: Window | null = null;
 
   constructor(
     container: HTMLElement,
@@ -31,30 +34,38 @@ export class FigureView extends Component {
   }
 
   override onload(): void {
-    const { frame } = this;
-    const { defaultView } = frame.ownerDocument;
-    this.registerDomEvent(frame, "load", () => this.hand());
+    // It loads anew when its note is moved into a window of its own.
+    this.registerDomEvent(this.frame, "load", () => {
+      this.listen(this.frame.ownerDocument.defaultView);
+      this.hand();
+    });
     this.registerEvent(this.app.workspace.on("css-change", () => this.hand()));
-    if (defaultView) {
-      this.registerDomEvent(defaultView, "message", (event) => {
-        if (event.source !== frame.contentWindow) return;
-        const { height } = event.data as { height?: unknown };
-        if (typeof height === "number" && height > 0) frame.setAttr("height", Math.min(height, 1200));
-      });
-    }
   }
+
+  private listen(window: Window | null): void {
+    this.window?.removeEventListener("message", this.measured);
+    this.window = window;
+    window?.addEventListener("message", this.measured);
+  }
+
+  private readonly measured = ({ source, data }: MessageEvent<{ height?: unknown } | null>) => {
+    if (source !== this.frame.contentWindow) return;
+    const height = data?.height;
+    if (typeof height === "number" && height > 0) this.frame.setAttr("height", Math.min(height, HIGHEST_PX));
+  };
 
   /** Hand over the data with the colours as they are now. */
   hand(): void {
     const style = getComputedStyle(this.frame);
     const colours = Object.entries(COLOURS).map(([name, variable]) => [name, style.getPropertyValue(variable)]);
-    const scheme = this.frame.ownerDocument.body.hasClass("theme-dark") ? "dark" : "light";
+    const scheme = this.frame.ownerDocument.body.classList.contains("theme-dark") ? "dark" : "light";
     const handed: Handed = { data: this.data, scheme, colours: Object.fromEntries(colours) as Record<string, string> };
     // Its origin is none, so no other can be named; what it is handed is in the note anyway.
     this.frame.contentWindow?.postMessage(handed, "*");
   }
 
   override onunload(): void {
+    this.listen(null);
     this.frame.remove();
   }
 }

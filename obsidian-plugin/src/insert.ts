@@ -2,8 +2,10 @@
 
 import { Modal, Notice, Setting, SuggestModal, type App, type Editor, type MarkdownFileInfo } from "obsidian";
 import type { Edits } from "./edits";
+import { fenceAt, fences } from "./fence";
 import type { Lab } from "./lab";
 import type { Example, Experiment } from "./protocol";
+import { Question } from "./question";
 import { fieldsOf, written, type Field } from "./schema";
 
 /** What a form has: the title, the claims, and of the fields those that are not left as they are. */
@@ -79,11 +81,13 @@ class Form extends Modal {
     this.examples();
     new Setting(contentEl).setName("Title").setDesc("What the result is called.").addText((text) => {
       text.setValue(this.filled.title).onChange((value) => (this.filled.title = value));
+      text.inputEl.setAttr("aria-label", "Title");
     });
     for (const field of fieldsOf(experiment)) this.control(field);
     const help = `One a line, such as ${metricsOf(experiment).slice(0, 1).join("")} > 0. It measures ${metricsOf(experiment).join(", ")}.`;
     new Setting(contentEl).setName("Claims").setDesc(help).addTextArea((text) => {
       text.setValue(this.filled.claims).onChange((value) => (this.filled.claims = value));
+      text.inputEl.setAttrs({ "aria-label": "Claims", rows: "3" });
     });
     new Setting(contentEl).addButton((button) =>
       button.setButtonText("Insert").setCta().onClick(() => void this.insert()),
@@ -102,6 +106,7 @@ class Form extends Modal {
         this.filled = at && chosen ? structuredClone(chosen) : { title: "", values: {}, claims: "" };
         this.draw();
       });
+      dropdown.selectEl.setAttr("aria-label", "Begin with");
       const now = examples.findIndex(({ title }) => title === this.filled.title);
       dropdown.setValue(now < 0 ? "" : String(now));
     });
@@ -111,7 +116,8 @@ class Form extends Modal {
     const { name } = field;
     const { values } = this.filled;
     const usual = written(field.default);
-    const setting = new Setting(this.contentEl).setName(name).setDesc(`${field.help} Takes ${field.takes}.`);
+    const described = `${field.help} Takes ${field.takes}.`;
+    const setting = new Setting(this.contentEl).setName(name).setDesc(described);
     const keep = (value: string) => {
       if (value.trim() === "" || value === usual) delete values[name];
       else values[name] = value;
@@ -120,25 +126,38 @@ class Form extends Modal {
     const models = state.is === "connected" ? state.hello.models : [];
     const listed = field.kind === "model" ? models : field.kind === "flag" ? ["true", "false"] : field.choices;
     if (!listed.length) {
-      setting.addText((text) => text.setPlaceholder(usual).setValue(values[name] ?? "").onChange(keep));
+      setting.addText((text) => {
+        text.setPlaceholder(usual).setValue(values[name] ?? "").onChange(keep);
+        text.inputEl.setAttrs({ "aria-label": name, "aria-description": described });
+      });
       return;
     }
     setting.addDropdown((dropdown) => {
       for (const value of new Set([usual, ...listed, ...(values[name] ? [values[name]] : [])])) dropdown.addOption(value, value);
       dropdown.setValue(values[name] ?? usual).onChange(keep);
+      dropdown.selectEl.setAttrs({ "aria-label": name, "aria-description": described });
     });
   }
 
   private async insert(): Promise<void> {
     const { editor, info, edits } = this.into;
     const id = free(slug(this.filled.title || this.name), (one) => this.taken(one));
-    const at = editor.getCursor();
-    const line = editor.getLine(at.line);
+    const at = this.place();
+    const line = editor.getLine(at);
     const text = (line.trim() ? "\n\n" : "") + composed(this.name, id, this.experiment, this.filled);
-    editor.replaceRange(text, { line: at.line, ch: line.length });
+    editor.replaceRange(text, { line: at, ch: line.length });
     this.close();
     editor.focus();
     if (info.file) await offerTag(this.app, this.lab, edits, info.file.path);
+  }
+
+  /** The line behind which the block goes: the cursor's, or the last of the properties or of the block it is in. */
+  private place(): number {
+    const { editor, info } = this.into;
+    const { line } = editor.getCursor();
+    const properties = info.file && this.app.metadataCache.getFileCache(info.file)?.frontmatterPosition?.end.line;
+    const fence = fenceAt(fences(editor.getValue().split("\n")), line + 1);
+    return Math.min(Math.max(line, properties ?? 0, fence ? fence.end - 1 : 0), editor.lastLine());
   }
 
   private taken(id: string): boolean {
@@ -146,6 +165,12 @@ class Form extends Modal {
     return this.app.metadataCache.getFirstLinkpathDest(`${id}.md`, "") !== null || editor.getValue().includes(`: ${id}\n`);
   }
 }
+
+const PARTAKE = {
+  title: "Let this note take part?",
+  text: ["Blocks run only in notes with the tag “experiment”. This note does not have it yet."],
+  yes: "Add the tag",
+};
 
 /** A note takes part by its tag: where it lacks it, ask. */
 export async function offerTag(app: App, lab: Lab, edits: Edits, path: string): Promise<void> {
@@ -155,32 +180,7 @@ export async function offerTag(app: App, lab: Lab, edits: Edits, path: string): 
   const add = async () => {
     if (!(await edits.put(path, partake))) new Notice("The note has changed meanwhile: add the tag “experiment” yourself.");
   };
-  new Asking(app, () => void add()).open();
-}
-
-class Asking extends Modal {
-  constructor(
-    app: App,
-    private readonly yes: () => void,
-  ) {
-    super(app);
-  }
-
-  override onOpen(): void {
-    this.setTitle("Let this note take part?");
-    this.contentEl.createEl("p", { text: "Blocks run only in notes with the tag “experiment”. This note does not have it yet." });
-    new Setting(this.contentEl)
-      .addButton((button) => button.setButtonText("Not now").onClick(() => this.close()))
-      .addButton((button) =>
-        button
-          .setButtonText("Add the tag")
-          .setCta()
-          .onClick(() => {
-            this.close();
-            this.yes();
-          }),
-      );
-  }
+  new Question(app, PARTAKE, () => void add()).open();
 }
 
 /** The block as its author would write it: what is as it is by itself is left out. */

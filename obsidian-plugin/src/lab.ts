@@ -22,6 +22,12 @@ interface Note {
 }
 
 const ENDED = ["done", "failed", "cancelled", "superseded"];
+const NO_NOTE: Problem = {
+  message: "Blocks run in notes, and this is none.",
+  hint: "On a canvas, put it in a note and show that note.",
+  line: null,
+  field: null,
+};
 
 export class Lab implements Listener {
   readonly link: Link;
@@ -61,7 +67,7 @@ export class Lab implements Listener {
 
   /** Why a note could not be planned. */
   problem(path: string): Problem | null {
-    return this.notes.get(path)?.problem ?? null;
+    return path.endsWith(".md") ? (this.notes.get(path)?.problem ?? null) : NO_NOTE;
   }
 
   /** The last thing that happened to a block's run, while it waits or runs. */
@@ -76,6 +82,7 @@ export class Lab implements Listener {
 
   /** Have a note planned, if it or anything it depends on has changed. */
   async look(path: string): Promise<void> {
+    if (!path.endsWith(".md")) return;
     const note = this.note(path);
     note.again = note.asking !== null;
     note.asking ??= this.asked(path, note).finally(() => (note.asking = null));

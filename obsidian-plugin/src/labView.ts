@@ -6,6 +6,7 @@ import { goto, said } from "./commands";
 import { fences } from "./fence";
 import type { Lab } from "./lab";
 import type { Event } from "./protocol";
+import { prose } from "./prose";
 import { Results, shown, standing, type ResultRow } from "./results";
 import { statusWords } from "./status";
 
@@ -99,13 +100,16 @@ export class LabView extends ItemView {
     const { words, detail } = statusWords(this.lab.link.state, this.lab.underway);
     this.state.setText(words);
     this.state.setAttr("aria-label", detail || words);
+    const focused = this.queue.querySelector<HTMLElement>(":focus");
+    const run = focused?.closest("li")?.dataset.run;
     this.queue.empty();
     const place = ({ kind, place }: Event) => (kind === "queued" ? (place ?? 1e6) : -1);
     for (const event of this.lab.underway.sort((one, other) => place(one) - place(other))) this.run(event);
+    if (focused && run) this.queue.querySelector<HTMLElement>(`[data-run="${run}"] ${focused.tagName}`)?.focus();
   }
 
   private run(event: Event): void {
-    const item = this.queue.createEl("li");
+    const item = this.queue.createEl("li", { attr: { "data-run": event.run } });
     const { id, path, kind, phase, done, total, eta_s, why, run } = event;
     const name = item.createEl("a", { cls: "vaultlab-row-title", text: id ?? "", href: "#" });
     name.addEventListener("click", (clicked) => {
@@ -114,7 +118,7 @@ export class LabView extends ItemView {
     });
     const rest = eta_s === null ? "" : `${left(eta_s)} left`;
     const told = kind === "queued" ? ["waiting", why] : [phase || "running", rest];
-    item.createSpan({ cls: "vaultlab-aside", text: told.filter(Boolean).join(" · ") });
+    prose(item.createSpan("vaultlab-aside"), told.filter(Boolean).join(" · "));
     if (kind === "running" && done !== null && total) {
       item.createEl("progress", { attr: { value: String(done), max: String(total), "aria-label": `${id}: how far it is` } });
     }

@@ -14,7 +14,7 @@ import { Notes } from "./notes";
 import { command, Pairing } from "./pairing";
 import { Settings } from "./settings";
 import { statusWords } from "./status";
-import { Trusting } from "./trusting";
+import { askTrust } from "./trusting";
 
 const SAVED_MS = 500;
 
@@ -27,21 +27,39 @@ export default class Vaultlab extends Plugin {
     lab.edit = (edit) => edits.make(edit).catch(() => undefined); // the daemon has gone: it offers it anew
     const hands: Hands = {
       pair: () => new Pairing(this.app, device, lab).open(),
-      trust: () => new Trusting(this.app, lab).open(),
+      trust: () => askTrust(this.app, lab),
       partake: (path) => void said(offerTag(this.app, lab, edits, path)),
       goto: (path, line) => void goto(lab, path, line),
       command: () => command(this.app, "watch"),
     };
-    this.registerMarkdownCodeBlockProcessor("vaultlab", (source, el, context) => {
-      context.addChild(new BlockView(el, source, context, lab, hands));
-    });
-    this.registerEditorExtension([notes.extension, marked(lab)]);
+    this.blocks(lab, hands);
     this.addSettingTab(new Settings(this.app, this, device, lab));
-    this.registerEditorExtension(hovering(lab));
-    this.registerEditorSuggest(new Completion(this.app, lab));
     this.registerView(LAB_VIEW, (leaf) => new LabView(leaf, lab));
     this.addRibbonIcon("flask-conical", "Open the lab", () => void this.lab());
-    addCommands(this, lab, { pair: hands.pair, queue: () => void this.lab(), edits });
+    this.addCommand({ id: "show-queue", name: "Show the queue", callback: () => void this.lab() });
+    this.registerEditorExtension(notes.extension);
+    if (!Platform.isMobile) this.writing(lab, edits, hands);
+    this.register(() => lab.link.stop());
+    this.app.workspace.onLayoutReady(() => lab.link.start());
+  }
+
+  private blocks(lab: Lab, hands: Hands): void {
+    const drawn = new Set<BlockView>();
+    this.registerMarkdownCodeBlockProcessor("vaultlab", (source, el, context) => {
+      const block = new BlockView(el, source, context, lab, hands, () => drawn.delete(block));
+      drawn.add(block);
+      context.addChild(block);
+    });
+    this.register(() => {
+      for (const block of drawn) block.unload();
+    });
+  }
+
+  /** What a phone does not have: it shows results, and tries nothing else. */
+  private writing(lab: Lab, edits: Edits, hands: Hands): void {
+    this.registerEditorExtension([marked(lab), hovering(lab)]);
+    this.registerEditorSuggest(new Completion(this.app, lab));
+    addCommands(this, lab, edits, hands.pair);
     this.status(lab);
     const saved = debounce((path: string) => void lab.look(path), SAVED_MS, true);
     this.registerEvent(
@@ -50,12 +68,9 @@ export default class Vaultlab extends Plugin {
       }),
     );
     this.register(() => saved.cancel());
-    this.register(() => lab.link.stop());
-    this.app.workspace.onLayoutReady(() => lab.link.start());
   }
 
   private status(lab: Lab): void {
-    if (Platform.isMobile) return;
     const item = this.addStatusBarItem();
     const draw = () => {
       const { words, detail } = statusWords(lab.link.state, lab.underway);

@@ -4,7 +4,7 @@ import { RangeSetBuilder, StateEffect, StateField, type EditorState, type Extens
 import { Decoration, EditorView, ViewPlugin, WidgetType, type DecorationSet, type ViewUpdate } from "@codemirror/view";
 import { fenceAt, fences, isFenceLike, type Fence } from "./fence";
 import type { Known, Lab } from "./lab";
-import { pathOf } from "./notes";
+import { pathOf, plain } from "./notes";
 import { prose } from "./prose";
 import type { Planned, Problem } from "./protocol";
 
@@ -12,17 +12,21 @@ const QUIET_MS = 300;
 
 const found = StateEffect.define<readonly Problem[]>();
 
-/** Where the blocks' fences are: looked for again only when a line changes that could begin or end one. */
+/** Where the blocks' fences are: looked for again only where a line changes that could begin or end one. */
 export const blocks = StateField.define<readonly Fence[]>({
   create: (state) => fences(state.doc.iterLines()),
   update(before, transaction) {
     if (!transaction.docChanged) return before;
-    const { startState, state } = transaction;
-    let moved = startState.doc.lines !== state.doc.lines;
-    transaction.changes.iterChangedRanges((fromA, toA, fromB, toB) => {
-      moved ||= fenceLike(startState.doc, fromA, toA) || fenceLike(state.doc, fromB, toB);
+    const { startState, state, changes } = transaction;
+    const moved = startState.doc.lines !== state.doc.lines;
+    let other = false;
+    changes.iterChangedRanges((fromA, toA, fromB, toB) => {
+      other ||= fenceLike(startState.doc, fromA, toA) || fenceLike(state.doc, fromB, toB);
+      other ||= moved && [fromA, toA].some((at) => fenceAt(before, startState.doc.lineAt(at).number) !== null);
     });
-    return moved ? fences(state.doc.iterLines()) : before;
+    if (other) return fences(state.doc.iterLines());
+    const now = (line: number) => state.doc.lineAt(changes.mapPos(startState.doc.line(line).from)).number;
+    return moved ? before.map(({ start, end, closed }) => ({ start: now(start), end: now(end), closed })) : before;
   },
 });
 
@@ -84,7 +88,7 @@ class Marker {
   private show(): void {
     const known = this.path === null ? null : this.lab.known(this.path);
     if (!known || known === this.seen || this.view.composing) return;
-    if (known.text !== this.view.state.doc.toString()) return;
+    if (plain(known.text) !== this.view.state.doc.toString()) return;
     this.seen = known;
     const problems = wrong(known.planned);
     if (JSON.stringify(problems) === JSON.stringify(this.shown)) return;

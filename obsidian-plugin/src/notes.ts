@@ -32,12 +32,17 @@ export class Notes {
     });
   }
 
-  /** What its author sees; null where there is no such note. */
+  /** What its author sees, as it stands on the disk where it is saved; null where there is no such note. */
   async text(path: string): Promise<string | null> {
-    const [view] = this.editors(path);
-    if (view) return view.state.doc.toString();
     const file = this.file(path);
-    return file && (await this.app.vault.cachedRead(file));
+    const saved = file && (await this.saved(file).catch(() => null)); // it may be gone by now
+    const typed = this.editors(path)[0]?.state.doc.toString();
+    return typed === undefined || (saved !== null && plain(saved) === typed) ? saved : typed;
+  }
+
+  /** A note's very text, byte order mark and line ends included, as the daemon reads it. */
+  async saved(file: TFile): Promise<string> {
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(await this.app.vault.readBinary(file));
   }
 
   /** Have what is typed written to the disk now. */
@@ -52,4 +57,11 @@ export class Notes {
 /** The path of the note that an editor shows. */
 export function pathOf(view: EditorView): string | null {
   return view.state.field(editorInfoField, false)?.file?.path ?? null;
+}
+
+export const MARK = "\ufeff";
+
+/** A text as an editor holds it: no byte order mark, and every line end a line feed. */
+export function plain(text: string): string {
+  return text.replace(MARK, "").replace(/\r\n?/g, "\n");
 }

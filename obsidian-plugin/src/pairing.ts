@@ -4,7 +4,7 @@ import { FileSystemAdapter, Modal, Notice, Setting, type App } from "obsidian";
 import { pair, Stranger } from "./client";
 import type { Device } from "./device";
 import type { Lab } from "./lab";
-import { Trusting } from "./trusting";
+import { askTrust } from "./trusting";
 
 /** Asks for the code that `vaultlab pair` shows, and finds the daemon that knows it. */
 export class Pairing extends Modal {
@@ -20,11 +20,12 @@ export class Pairing extends Modal {
 
   override onOpen(): void {
     this.setTitle("Pair this device");
-    this.contentEl.createEl("p", { text: "In a terminal on this machine, type the first line; then type here what it shows." });
+    this.contentEl.createEl("p", { text: "Run this in a terminal on this machine, then type here the code that it shows." });
     this.contentEl.createEl("pre", { cls: "vaultlab-command" }).createEl("code", { text: command(this.app, "pair") });
     const answer = this.contentEl.createEl("p", { cls: "vaultlab-said", attr: { role: "alert" } });
-    new Setting(this.contentEl).setName("Code").addText((text) => {
+    new Setting(this.contentEl).setName("Code").setClass("vaultlab-code").addText((text) => {
       text.setPlaceholder(FORM).onChange((value) => (this.code = value));
+      text.inputEl.setAttr("aria-label", "Code");
       text.inputEl.addEventListener("keydown", (event) => {
         if (event.key === "Enter") void this.pair(answer);
       });
@@ -47,7 +48,7 @@ export class Pairing extends Modal {
       const { state } = this.lab.link;
       if (state.is !== "connected") return;
       asked();
-      if (!state.hello.trusted) new Trusting(this.app, this.lab).open();
+      if (!state.hello.trusted) askTrust(this.app, this.lab);
     });
     this.lab.link.retry();
   }

@@ -1,33 +1,14 @@
 /** The question that is asked once: whether what this vault's notes ask for may run on this machine. */
 
-import { Modal, Setting, type App } from "obsidian";
+import type { App } from "obsidian";
 import { said } from "./commands";
 import type { Lab } from "./lab";
+import { Question } from "./question";
 
-/** Says what trusting this vault means, and asks. */
-export class Trusting extends Modal {
-  constructor(
-    app: App,
-    private readonly lab: Lab,
-  ) {
-    super(app);
-  }
-
-  override onOpen(): void {
-    this.setTitle("Trust this vault?");
-    const { state } = this.lab.link;
-    if (state.is !== "connected") return this.close();
-    this.contentEl.createEl("p", { text: state.hello.trust });
-    new Setting(this.contentEl)
-      .addButton((button) => button.setButtonText("Not now").onClick(() => this.close()))
-      .addButton((button) =>
-        button
-          .setButtonText("Trust this vault")
-          .setCta()
-          .onClick(() => {
-            this.close();
-            void said(this.lab.trust(true));
-          }),
-      );
-  }
+/** Say what trusting this vault means, and ask. */
+export function askTrust(app: App, lab: Lab): void {
+  const { state } = lab.link;
+  if (state.is !== "connected") return;
+  const asked = { title: "Trust this vault?", text: [state.hello.trust], yes: "Trust this vault" };
+  new Question(app, asked, () => void said(lab.trust(true))).open();
 }

@@ -45,7 +45,7 @@ test("what it will run, its state and its claims' verdicts stand in the note", a
   expect(text(element, "details")).toContain("sparsity was 0.9, is 0.95");
   await vi.waitFor(() => expect(text(element, "claims")).toContain("supported"));
   expect(buttons(element)).toEqual(["Run", "Why", "Open result"]);
-  expect(element.getAttribute("aria-label")).toBe("Experiment: A pentagon");
+  expect(element.querySelector("[role=group]")?.getAttribute("aria-label")).toBe("Experiment: A pentagon");
 });
 
 test("running shows how far it is and what is left, and can be cancelled; the state alone is announced", async () => {
@@ -85,6 +85,38 @@ test("what stands in the way of a run is said in the block, with the mend", asyn
   house.daemon.answer = (_, target) => (target === "/v1/runs" ? [503, problem] : null);
   press(element, "Run");
   await vi.waitFor(() => expect(text(element, "details")).toBe("The model is not here.Pull it."));
+  expect(text(element, "state")).toBe("Not run yet");
+  expect(text(element, "unseen")).toContain("The model is not here.");
+  expect(buttons(element)).toContain("Run");
+  house.daemon.tell({ kind: "running", path: "Note.md", id: "pentagon", run: "7", done: 1, total: 2 });
+  await vi.waitFor(() => expect(text(element, "state")).toBe("Running"));
+  expect(element.textContent).not.toContain("The model is not here.");
+});
+
+test("a clock that is wrong is told in the daemon's words, and no one is asked to pair anew", async () => {
+  const element = await opened();
+  await vi.waitFor(() => expect(buttons(element)).toContain("Run"));
+  const problem = { message: "The clocks are 95 s apart.", hint: "Set whichever is wrong.", line: null, field: null };
+  house.daemon.answer = () => [401, problem];
+  house.daemon.restart();
+  await vi.waitFor(() => expect(text(element, "state")).toBe("Clocks differ"), 5000);
+  expect(text(element, "hint")).toBe("The clocks are 95 s apart. Set whichever is wrong.");
+  expect(buttons(element)).not.toContain("Pair…");
+});
+
+test("a card of a canvas is told that blocks run in notes", async () => {
+  house = await House.open({ "Board.canvas": JSON.stringify({ nodes: [{ text: NOTE }] }) });
+  const element = house.render("Board.canvas", SOURCE);
+  await vi.waitFor(() => expect(text(element, "details")).toContain("Blocks run in notes"));
+  expect(buttons(element)).toEqual([]);
+  expect(house.daemon.requests("/v1/plan")).toEqual([]);
+});
+
+test("a note that a canvas or another note shows has its blocks as at home", async () => {
+  await opened();
+  const shown = house.render("Note.md", SOURCE);
+  await vi.waitFor(() => expect(buttons(shown)).toContain("Run"));
+  expect(house.daemon.requests("/v1/plan")).toHaveLength(1);
 });
 
 test("what is wrong is said with its line, and the line is a way there", async () => {
@@ -158,6 +190,10 @@ test("fifty blocks of a note are one plan", async () => {
 });
 
 test("after unload nothing of the plugin is left", async () => {
+  house = await House.open({}, "key only");
+  house.plugin.unload();
+  const heard = house.app.metadataCache.listeners + house.app.vault.listeners + house.app.workspace.listeners + 1; // and the pane's own
+  house.close();
   const element = await opened();
   await vi.waitFor(() => expect(text(element, "state")).toBe("Not run yet"));
   const view = await house.edit("Note.md");
@@ -173,4 +209,7 @@ test("after unload nothing of the plugin is left", async () => {
   await new Promise((resolve) => window.setTimeout(resolve, 1500));
   expect(house.daemon.asked.length).toBe(asked);
   expect(Notice.said).toEqual([]);
+  expect(document.querySelectorAll("[class*=vaultlab]")).toHaveLength(0);
+  expect(element.innerHTML).toBe(`<pre><code>${SOURCE}</code></pre>`);
+  expect(app.metadataCache.listeners + app.vault.listeners + app.workspace.listeners).toBe(heard);
 });

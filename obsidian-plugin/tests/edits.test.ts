@@ -147,6 +147,40 @@ test("a note with other line ends keeps them, open or not", async () => {
   expect(house.disk.files["Note.md"]).toBe(crlf.slice(0, offset) + insert + crlf.slice(offset));
 });
 
+test.each([
+  ["closed", "\ufeff"],
+  ["open", "\ufeff"],
+  ["closed", "\ufeff\r"],
+  ["open", "\ufeff\r"],
+  ["open", "\r"],
+])("a note that is %s and has a byte order mark or other line ends (%j) keeps every byte of them", async (how, marks) => {
+  const bytes = (text: string) => (marks.startsWith("\ufeff") ? "\ufeff" : "") + (marks.endsWith("\r") ? text.replaceAll("\n", "\r\n") : text);
+  const note = bytes(NOTE);
+  house = await House.open({ "Note.md": note, "Other.md": "" });
+  const { cm } = (await house.edit(how === "open" ? "Note.md" : "Other.md")).editor;
+  const shown = cm.state.doc.toString();
+  // What the daemon has on the disk, and then what it makes of the text that it is given.
+  const offset = note.indexOf("text below");
+  const insert = marks.endsWith("\r") ? INSERT.replaceAll("\n", "\r\n") : INSERT;
+  house.daemon.plan = (_, text) => ({ blocks: [block({ id: "a", edit: text.includes("![[") ? null : edit(text, { id: "e2", offset, insert }) })] });
+  ask(edit(note, { base_sha256: sha256(`${note}of before`) }));
+  await vi.waitFor(() => expect(outcomes()).toEqual(["conflict", "taken", "applied"]), 5000);
+  expect(house.disk.files["Note.md"]).toBe(note.slice(0, offset) + insert + note.slice(offset));
+  await vi.waitFor(() => expect(cm.state.doc.toString()).toBe(how === "open" ? after(NOTE) : shown));
+});
+
+test("a note with a byte order mark that is written meanwhile is left as it is, mark and all", async () => {
+  const note = `\ufeff${NOTE}`;
+  house = await House.open({ "Note.md": note });
+  house.daemon.answer = (_, target, body) => {
+    if (target === "/v1/edits/e1" && (body as { outcome: string }).outcome === "taken") house.disk.files["Note.md"] = `${note}More\n`;
+    return null;
+  };
+  ask(edit(note, { offset: OFFSET + 1 }));
+  await vi.waitFor(() => expect(outcomes()).toEqual(["taken", "conflict"]), 5000);
+  expect(house.disk.files["Note.md"]).toBe(`${note}More\n`);
+});
+
 test("a cursor at the end of a fence that ends the note stays there", async () => {
   const short = NOTE.slice(0, OFFSET - 1);
   house = await House.open({ "Note.md": short });

@@ -45,7 +45,7 @@ test("a figure opens in a frame that may run its own script and nothing else, an
   expect(frame.getAttribute("sandbox")).toBe("allow-scripts");
   expect(frame.getAttribute("srcdoc")).toContain("default-src 'none'");
   expect(frame.getAttribute("srcdoc")).not.toMatch(/https?:\/\/(?!www\.w3\.org)/);
-  expect(element.querySelector("[data-action=explore]")?.getAttribute("aria-expanded")).toBe("true");
+  expect(element.querySelector("[data-action=explore]")?.textContent).toBe("Close the figure");
   await explore(element);
   await vi.waitFor(() => expect(element.querySelector("iframe")).toBeNull());
 });
@@ -78,4 +78,32 @@ test("what is none of the figures that can be drawn is not drawn", async () => {
   await explore(element);
   await vi.waitFor(() => expect(element.textContent).toContain("nothing to explore"));
   expect(element.querySelector("iframe")).toBeNull();
+});
+
+test("while its data is fetched that is said, and it is fetched once", async () => {
+  const element = await opened(base64(DATA));
+  await explore(element);
+  await vi.waitFor(() => expect(element.querySelector("[data-action=explore]")?.textContent).toBe("Opening the figure…"));
+  element.querySelector<HTMLElement>("[data-action=explore]")?.click();
+  await vi.waitFor(() => expect(element.querySelector("iframe")).not.toBeNull());
+  expect(house.daemon.requests("/v1/blocks/pentagon/artifacts/data")).toHaveLength(1);
+  expect(element.querySelectorAll("iframe")).toHaveLength(1);
+});
+
+test("its height is heard in whatever window it is, and no longer when it has gone", async () => {
+  const element = await opened(base64(DATA));
+  await explore(element);
+  const frame = await vi.waitFor(() => element.querySelector("iframe") ?? Promise.reject(new Error("no frame")));
+  const away = document.body.appendChild(document.createElement("iframe")).contentWindow as typeof window;
+  const says = (in_: typeof window, height: number) =>
+    in_.dispatchEvent(new in_.MessageEvent("message", { source: frame.contentWindow, data: { height } }));
+  frame.dispatchEvent(new Event("load"));
+  says(window, 200);
+  expect(frame.getAttribute("height")).toBe("200");
+  Object.defineProperty(frame, "ownerDocument", { value: away.document, configurable: true });
+  frame.dispatchEvent(new Event("load"));
+  says(away, 300);
+  expect(frame.getAttribute("height")).toBe("300");
+  says(window, 400);
+  expect(frame.getAttribute("height")).toBe("300");
 });

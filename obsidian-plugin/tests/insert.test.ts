@@ -136,3 +136,24 @@ test("typed on meanwhile, the line is not put in, and that is said", async () =>
   await vi.waitFor(() => expect(Notice.said.join()).toContain("changed meanwhile"));
   expect(editor.getValue()).toBe(before);
 });
+
+test.each([
+  ["its properties", "---\ntags: [experiment]\n---\nWords.\n", 1, "---\ntags: [experiment]\n---\n\n```vaultlab\nattention: attention\n```\n\nWords.\n"],
+  ["another block", "```vaultlab\nsuperposition: a\n```\nWords.\n", 1, "```vaultlab\nsuperposition: a\n```\n\n```vaultlab\nattention: attention\n```\n\nWords.\n"],
+])("with the cursor in %s, it goes behind them", async (_, note, line, meant) => {
+  const { app } = await opened(note, true);
+  const view = app.workspace.active?.view as unknown as { editor: { getValue(): string; setCursor(line: number, ch: number): void } };
+  view.editor.setCursor(line, 2);
+  pick("attention");
+  press("Insert");
+  expect(view.editor.getValue()).toBe(meant);
+});
+
+test("whatever can be filled in has a name that is read out", async () => {
+  await opened("", true);
+  pick("superposition");
+  const controls = Array.from(document.querySelectorAll(".modal input, .modal select, .modal textarea"));
+  const names = controls.map((one) => one.getAttribute("aria-label"));
+  expect(names).toEqual(["Begin with", "Title", ...fieldsOf(SUPERPOSITION).map(({ name }) => name), "Claims"]);
+  expect(controls[3]?.getAttribute("aria-description")).toBe("How many features the data has. Takes a whole number from 2 to 512.");
+});

@@ -75,9 +75,15 @@ test("what runs and waits, with how far it is; a cross cancels it", async () => 
   house.daemon.tell({ kind: "queued", path: "Note.md", id: "later", run: "8", place: 1, why: "behind `two`" });
   house.daemon.tell({ kind: "running", ...where, run: "7", phase: "training", done: 3, total: 4, eta_s: 5 });
   const queue = () => Array.from(view.querySelectorAll(".vaultlab-queue li"), (item) => item.textContent);
-  await vi.waitFor(() => expect(queue()).toEqual(["twotraining · 5 s left", "laterwaiting · behind `two`"]));
+  await vi.waitFor(() => expect(queue()).toEqual(["twotraining · 5 s left", "laterwaiting · behind two"]));
   expect(view.querySelector("progress")?.value).toBe(3);
   expect(view.querySelector(".vaultlab-lab-state")?.textContent).toBe("two 75 % · 5 s left · 1 waiting");
+  const cancel = view.querySelector<HTMLElement>(".vaultlab-queue button")!;
+  expect(cancel.getAttribute("aria-label")).toBe("Cancel two");
+  cancel.focus();
+  house.daemon.tell({ kind: "running", ...where, run: "7", phase: "training", done: 4, total: 4, eta_s: 1 });
+  await vi.waitFor(() => expect(queue()[0]).toContain("1 s left"));
+  expect(document.activeElement?.getAttribute("aria-label")).toBe("Cancel two");
   view.querySelector<HTMLElement>(".vaultlab-queue button")?.click();
   await vi.waitFor(() => expect(house.daemon.asked.some(({ method, target }) => method === "DELETE" && target === "/v1/runs/7")).toBe(true));
 });

@@ -23,3 +23,12 @@ test("every version says what it needs, and the package has the same", () => {
   expect(read("versions.json")[manifest.version as string]).toBe(manifest.minAppVersion);
   expect(read("package.json").version).toBe(manifest.version);
 });
+
+test("the README beside the manifest names what the directory wants named", () => {
+  const said = readFileSync("README.md", "utf8");
+  for (const word of ["loopback (`127.0.0.1`)", "Files outside the vault", "~/.local/state/vaultlab", "starts none", "no account"]) {
+    expect(said).toContain(word);
+  }
+  expect(said).not.toMatch(/https?:/);
+  expect(readFileSync("LICENSE", "utf8")).toBe(readFileSync("../LICENSE", "utf8"));
+});

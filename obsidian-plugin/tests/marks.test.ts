@@ -1,6 +1,7 @@
 import type { EditorView } from "@codemirror/view";
 import { afterEach, expect, test, vi } from "vitest";
 import * as fence from "../src/fence";
+import { blocks } from "../src/marks";
 import { block } from "./daemon";
 import { House } from "./plugin";
 
@@ -43,9 +44,30 @@ test("a keystroke outside a block costs no plan, and no look for fences", async 
   for (const letter of "typing on and on") type("More words", letter);
   await new Promise((resolve) => window.setTimeout(resolve, 600));
   expect(plans()).toBe(1);
+  for (let one = 0; one < 20; one++) type("More words", "\n");
+  type("Words.", "\n");
+  expect(looked).not.toHaveBeenCalled();
+  const state = cm.state.field(blocks);
+  expect(state).toEqual(fence.fences(cm.state.doc.iterLines()));
+  looked.mockRestore();
   type("features", "x");
   await vi.waitFor(() => expect(plans()).toBe(2));
-  looked.mockRestore();
+});
+
+test("where the fences are is known after whatever is typed, pasted or taken out", async () => {
+  await opened(`${NOTE}\n> quoted\n> \`\`\`vaultlab\n> superposition: b\n> \`\`\`\n\n~~~python\nx\n~~~\n\nEnd.\n`);
+  const pieces = ["\n", "x", "\n\n", "```", "> ", "```vaultlab\n", "a\nb\nc", "- ", "~~~\n"];
+  let seed = 7;
+  const drawn = (most: number) => (seed = (seed * 16807) % 2147483647) % most;
+  for (let one = 0; one < 400; one++) {
+    const from = drawn(cm.state.doc.length + 1);
+    const to = Math.min(cm.state.doc.length, from + (one % 3 ? 0 : drawn(12)));
+    cm.dispatch({ changes: { from, to, insert: one % 4 ? (pieces[drawn(pieces.length)] ?? "") : "" } });
+    if (cm.state.doc.lines < 400) continue;
+    cm.dispatch({ changes: { from: 0, to: cm.state.doc.length, insert: NOTE } });
+  }
+  const known = cm.state.field(blocks);
+  expect(known).toEqual(fence.fences(cm.state.doc.iterLines()));
 });
 
 test("keystrokes in a block become one plan, after they have ended", async () => {

@@ -5,6 +5,9 @@ import type { Data, Handed, Maps, Sweep, Vectors } from "./data";
 const SVG = "http://www.w3.org/2000/svg";
 const XHTML = "http://www.w3.org/1999/xhtml";
 
+/** What was chosen, whatever is drawn anew: with other colours, or another value of a sweep. */
+const chosen: { sweep?: number; place?: [number, number]; token?: number; value?: number } = {};
+
 window.addEventListener("message", ({ source, data }: MessageEvent<Handed>) => {
   if (source !== window.parent) return;
   for (const [name, value] of Object.entries(data.colours)) document.documentElement.style.setProperty(`--${name}`, value);
@@ -23,7 +26,8 @@ function draw(into: HTMLElement, data: Data): void {
 
 function sweep(into: HTMLElement, { field, values, each }: Sweep): void {
   const inside = html("div");
-  const at = slider(into, field, values, Math.floor(values.length / 2), (now) => {
+  const at = slider(into, field, values, chosen.sweep ?? Math.floor(values.length / 2), (now) => {
+    chosen.sweep = now;
     const one = each[now];
     inside.replaceChildren();
     if (one) draw(inside, one);
@@ -54,8 +58,9 @@ function slider(into: HTMLElement, name: string, values: (number | string)[], fi
 function maps(into: HTMLElement, data: Maps): void {
   const bytes = Uint8Array.from(atob(data.maps), (letter) => letter.charCodeAt(0));
   const size = data.labels.length;
-  let [row, column] = data.chosen;
-  let query = size - 1;
+  const [toRow, toColumn] = chosen.place ?? data.chosen;
+  let [row, column] = [Math.min(toRow, data.rows.length - 1), Math.min(toColumn, data.columns.length - 1)];
+  let query = Math.min(chosen.token ?? size - 1, size - 1);
   const weight = (q: number, k: number) => {
     const place = (row * data.columns.length + column) * size * size;
     return ((bytes[place + q * size + k] ?? 0) / 255) * (data.most[row]?.[column] ?? 0);
@@ -63,7 +68,7 @@ function maps(into: HTMLElement, data: Maps): void {
   const choose = html("div", { class: "row" });
   const picks = [picker(data.axes[0], data.rows), picker(data.axes[1], data.columns)] as const;
   const grid = svg("svg", { class: "grid", "aria-hidden": "true" });
-  const tokens = html("div", { class: "tokens", role: "group", "aria-label": "Tokens: rest on one to see what it gets from the others" });
+  const tokens = html("div", { class: "tokens", role: "group", "aria-label": "Tokens: go from one to the next with the arrow keys to hear what it gets from the others" });
   const map = svg("svg", { class: "map", viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" });
   const told = html("p", { role: "status" });
   for (const [at, [label, select]] of picks.entries()) {
@@ -82,20 +87,21 @@ function maps(into: HTMLElement, data: Maps): void {
     const button = html("button", { type: "button", class: "token" }, text);
     for (const name of ["mouseenter", "focus"]) {
       button.addEventListener(name, () => {
-        query = at;
+        query = chosen.token = at;
         shade();
       });
     }
     return button;
   });
   tokens.append(...buttons);
+  oneStop(buttons, query);
   const squares: SVGElement[][] = [];
   for (let q = 0; q < size; q++) {
     squares.push([]);
     for (let k = 0; k <= q; k++) {
       const square = svg("rect", { x: String(k), y: String(q), width: "1", height: "1" });
       square.addEventListener("mouseenter", () => {
-        query = q;
+        query = chosen.token = q;
         shade(k);
       });
       squares[q]?.push(square);
@@ -115,6 +121,7 @@ function maps(into: HTMLElement, data: Maps): void {
     told.textContent = `${data.labels[query]} ${verb} ${data.labels[from]}: ${number(given[from] ?? 0)} ${data.unit}`;
   };
   const redraw = () => {
+    chosen.place = [row, column];
     picks[0][1].value = String(row);
     picks[1][1].value = String(column);
     for (const [r, line] of cells.entries()) for (const [c, cell] of line.entries()) cell.classList.toggle("chosen", r === row && c === column);
@@ -164,15 +171,19 @@ function vectors(into: HTMLElement, data: Vectors): void {
   const plane = svg("svg", { class: "plane", viewBox: `${-half} ${-half} ${2 * half} ${2 * half}` });
   const told = html("p", { role: "status" });
   let turn: [number, number] = [0.5, 0.35];
-  let shown = data.chosen;
+  let shown = Math.min(chosen.value ?? data.chosen, data.values.length - 1);
   const solid = data.vectors[0]?.[0]?.length === 3;
+  plane.setAttribute("role", "group");
+  plane.setAttribute("aria-label", solid ? "Arrows in three dimensions: drag, or turn with the arrow keys" : "Arrows");
   const redraw = () => {
     const ring = solid ? [] : [svg("circle", { r: "1", class: "ring" })];
-    plane.replaceChildren(...ring, ...(data.vectors[shown] ?? []).flatMap((one, at) => arrow(flat(one, turn), one, at, half, told)));
+    const arrows = (data.vectors[shown] ?? []).map((one, at) => arrow(flat(one, turn), one, at, half, told));
+    plane.replaceChildren(...ring, ...arrows.flat());
+    oneStop(arrows.map(([line]) => line));
     told.textContent = data.notes[shown] ?? "";
   };
   const begin = slider(into, data.axis, data.values, shown, (at) => {
-    shown = at;
+    shown = chosen.value = at;
     redraw();
   });
   if (solid) turning(plane, (dx, dy) => {
@@ -192,8 +203,8 @@ function flat(vector: number[], [around, up]: [number, number]): [number, number
   return [right, -(y * Math.cos(up) + depth * Math.sin(up))];
 }
 
-function arrow([x, y]: [number, number], vector: number[], at: number, half: number, told: HTMLElement): SVGElement[] {
-  const line = svg("line", { x1: "0", y1: "0", x2: String(x), y2: String(y), tabindex: "0", class: `arrow c${at % 8}` });
+function arrow([x, y]: [number, number], vector: number[], at: number, half: number, told: HTMLElement): [SVGElement, ...SVGElement[]] {
+  const line = svg("line", { x1: "0", y1: "0", x2: String(x), y2: String(y), role: "img", class: `arrow c${at % 8}` });
   const tip = svg("circle", { cx: String(x), cy: String(y), r: String(half / 60), class: `tip c${at % 8}` });
   const far = Math.hypot(x, y) || 1;
   const [labelX, labelY] = [x + ((half / 14) * x) / far, y + ((half / 14) * y) / far];
@@ -207,14 +218,13 @@ function arrow([x, y]: [number, number], vector: number[], at: number, half: num
 
 function turning(plane: SVGElement, turn: (dx: number, dy: number) => void): void {
   plane.setAttribute("tabindex", "0");
-  plane.setAttribute("aria-label", "Arrows in three dimensions: drag, or turn with the arrow keys");
   plane.addEventListener("pointerdown", ({ pointerId }) => plane.setPointerCapture(pointerId));
   plane.addEventListener("pointermove", ({ buttons, movementX, movementY }) => {
     if (buttons) turn(movementX / 100, movementY / 100);
   });
   const keys: Record<string, [number, number]> = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] };
   plane.addEventListener("keydown", (event) => {
-    const by = keys[event.key];
+    const by = event.target === plane && keys[event.key];
     if (!by) return;
     event.preventDefault();
     turn(...by);
@@ -222,6 +232,22 @@ function turning(plane: SVGElement, turn: (dx: number, dy: number) => void): voi
 }
 
 // -- elements
+
+/** Among many that can have the focus the Tab key stops at one; the arrow keys go on from there. */
+function oneStop(parts: readonly (HTMLElement | SVGElement)[], first = 0): void {
+  for (const [at, part] of parts.entries()) {
+    part.setAttribute("tabindex", at === first ? "0" : "-1");
+    part.addEventListener("keydown", (event: Event) => {
+      const places: Record<string, number> = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: parts.length - 1 };
+      const next = parts[places[(event as KeyboardEvent).key] ?? -1];
+      if (!next) return;
+      event.preventDefault();
+      part.setAttribute("tabindex", "-1");
+      next.setAttribute("tabindex", "0");
+      next.focus();
+    });
+  }
+}
 
 function html<Name extends keyof HTMLElementTagNameMap>(name: Name, attributes: Record<string, string> = {}, text = ""): HTMLElementTagNameMap[Name] {
   const element = made<HTMLElementTagNameMap[Name]>(XHTML, name, attributes);

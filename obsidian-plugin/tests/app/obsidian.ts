@@ -192,6 +192,12 @@ export class Vault extends Events {
     return await this.adapter.read(file.path);
   }
 
+  async readBinary(file: TFile): Promise<Uint8Array> {
+    const text = await this.adapter.disk.read(file.path);
+    if (text === null) throw new Error(`ENOENT: ${file.path}`);
+    return new TextEncoder().encode(text);
+  }
+
   async cachedRead(file: TFile): Promise<string> {
     return await this.read(file);
   }
@@ -225,17 +231,21 @@ export class Vault extends Events {
   }
 }
 
+interface Head {
+  frontmatter: Record<string, string>;
+  frontmatterPosition: { end: { line: number } };
+}
+
 export class MetadataCache extends Events {
   constructor(private readonly vault: Vault) {
     super();
     for (const name of ["create", "modify"]) vault.on(name, (file: TFile) => void this.parsed(file));
   }
 
-  private readonly heads = new Map<string, Record<string, string>>();
+  private readonly heads = new Map<string, Partial<Head>>();
 
-  getFileCache(file: TFile): { frontmatter?: Record<string, string> } | null {
-    const frontmatter = this.heads.get(file.path);
-    return frontmatter ? { frontmatter } : {};
+  getFileCache(file: TFile): Partial<Head> {
+    return this.heads.get(file.path) ?? {};
   }
 
   getFirstLinkpathDest(link: string, _from: string): TFile | null {
@@ -247,9 +257,11 @@ export class MetadataCache extends Events {
   private async parsed(file: TFile): Promise<void> {
     if (file.extension !== "md") return;
     const text = await this.vault.read(file);
-    const [, head = ""] = /^---\n([\s\S]*?)\n---\n/.exec(text) ?? [];
+    const [whole = "", head = ""] = /^---\n([\s\S]*?)\n---\n/.exec(text) ?? [];
     const pairs = Array.from(head.matchAll(/^([\w-]+): *"?(.*?)"?$/gm), ([, name, value]) => [name, value]);
-    this.heads.set(file.path, Object.fromEntries(pairs) as Record<string, string>);
+    const frontmatter = Object.fromEntries(pairs) as Record<string, string>;
+    const end = { line: whole.split("\n").length - 2 };
+    this.heads.set(file.path, whole ? { frontmatter, frontmatterPosition: { end } } : {});
     this.trigger("changed", file, text, this.getFileCache(file));
   }
 }
@@ -307,6 +319,10 @@ export class Editor {
 
   replaceSelection(text: string): void {
     this.cm.dispatch(this.cm.state.replaceSelection(text));
+  }
+
+  lastLine(): number {
+    return this.cm.state.doc.lines - 1;
   }
 
   focus(): void {
@@ -828,6 +844,10 @@ class TextAreaComponent extends Control<HTMLTextAreaElement> {
 }
 
 class DropdownComponent extends Control<HTMLSelectElement> {
+  get selectEl(): HTMLSelectElement {
+    return this.inputEl;
+  }
+
   addOption(value: string, text: string): this {
     this.inputEl.append(new Option(text, value));
     return this;
@@ -864,6 +884,11 @@ export class Setting {
 
   setName(name: string): this {
     this.nameEl.textContent = name;
+    return this;
+  }
+
+  setClass(name: string): this {
+    this.settingEl.classList.add(name);
     return this;
   }
 

@@ -60,7 +60,7 @@ const CASES: Case[] = [
   { name: "no daemon", state: { is: "absent" } },
   { name: "connecting", state: { is: "searching" } },
   { name: "not recognised", state: { is: "stranger" } },
-  { name: "clocks", state: { is: "clock", seconds: -640 } },
+  { name: "clocks", state: { is: "clock", problem: problem("The clock of this device and the daemon's are 11 min apart.", "Set whichever is wrong.") } },
   { name: "versions", state: { is: "mismatch", update: "plugin" } },
   { name: "a phone", state: { is: "viewer" } },
 ];
@@ -85,7 +85,7 @@ async function draw(container: HTMLElement, one: Case): Promise<void> {
   const hands = { pair: () => undefined, trust: () => undefined, goto: () => undefined, partake: () => undefined, command: () => "vaultlab watch /home/you/Notes" };
   const context = { sourcePath: PATH, getSectionInfo: () => null };
   const element = container.createDiv();
-  new BlockView(element, SOURCE, context as unknown as MarkdownPostProcessorContext, lab as unknown as Lab, hands).load();
+  new BlockView(element, SOURCE, context as unknown as MarkdownPostProcessorContext, lab as unknown as Lab, hands, () => undefined).load();
 }
 
 const workspace = document.body.appendChild(document.createElement("div"));
