@@ -60,8 +60,9 @@ class Toy(NamedTuple):
 
 
 class Course(NamedTuple):
-    """How it is trained: `learning_rate` is Adam's at the start and falls to 0 along a half cosine; `looks` is how
-    often at least the loss is looked at."""
+    """How it is trained: `learning_rate` is Adam's at the start and falls to 0 along a half cosine, or stays as it is
+    where the rate is `constant`; `looks` is how often at least the loss is looked at; `start` is how large the first
+    weights are, 1 being as usual."""
 
     steps: int
     batch: int
@@ -69,6 +70,13 @@ class Course(NamedTuple):
     seeds: int
     seed: int
     looks: int = 60
+    start: float = 1.0
+    constant: bool = False
+
+    def rate(self, step: int) -> float:
+        if self.constant:
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 class Moment(NamedTuple):
@@ -120,7 +128,7 @@ def training(
         if step % max(1, course.steps // course.looks) == 0:
             yield Moment(step, theta, _losses_in_training(toy, theta, tests))
         grad = gradient(lambda x, points, uniform=uniform: law.fill(x, uniform, S[points]))  # type: ignore[misc]
-        adam(grad, course.learning_rate * (1 + math.cos(math.pi * step / course.steps)) / 2)
+        adam(grad, course.rate(step))
     yield Moment(course.steps, theta, _losses_in_training(toy, theta, tests))
 
 
@@ -128,7 +136,7 @@ def _first_weights(toy: Toy, course: Course, draws: Draws) -> Float[Tensor, "see
     """Each seed from its own generator: seed 3 is the same whether 4 or 40 are trained. The bias starts at 0."""
     size, seeds = (toy.features, toy.hidden), range(course.seeds)
     W = torch.stack([torch.randn(size, generator=draws("toy", course.seed, "weights", k)) for k in seeds])
-    return torch.cat([W * math.sqrt(2 / sum(size)), torch.zeros_like(W[..., :1])], dim=-1)
+    return torch.cat([W * course.start * math.sqrt(2 / sum(size)), torch.zeros_like(W[..., :1])], dim=-1)
 
 
 def _uniform(toy: Toy, course: Course, draws: Draws, device: torch.device) -> Iterator[Float[Tensor, "features batch"]]:
