@@ -57,7 +57,7 @@ class Entry:
         return {name: entry.get("default") for name, entry in self.schema.get("properties", {}).items()}
 
     def of_kind(self, kind: str) -> tuple[str, ...]:
-        """The fields of this kind: `model`, `text` or `head`."""
+        """The fields of this kind: `model`, `text`, `result` or `head`."""
         return tuple(name for name, entry in self.fields.items() if kind in _kinds(entry))
 
     @property
@@ -236,7 +236,12 @@ def _wanted(arm: Mapping[str, Any]) -> str:
     kind = arm.get("type")
     if kind == "array":
         return "a list" + (f", each {_wanted(arm['items'])}" if isinstance(arm.get("items"), Mapping) else "")
-    special = {"model": "the name of a model", "text": "a text", "head": "a head, such as L17H10"}
+    special = {
+        "model": "the name of a model",
+        "text": "a text",
+        "head": "a head, such as L17H10",
+        "result": 'the result of another block, such as "[[vaultlab/its-id]]"',
+    }
     plain = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a word or text"}
     words = special.get(arm.get("kind", ""), plain.get(str(kind), "a value"))
     return words + _bounds(arm)

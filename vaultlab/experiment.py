@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from torch import Tensor
 
 from vaultlab.models.draws import draws
 from vaultlab.models.load import Model, Shape
@@ -58,10 +60,24 @@ ModelName = Annotated[str, Field(json_schema_extra={"kind": "model"})]
 TextName = Annotated[str, Field(json_schema_extra={"kind": "text"})]
 """A text: itself, or where it stands (`this note`, `"[[Note#Heading]]"`, `python-help` …); the scribe resolves it."""
 
+ResultName = Annotated[str, Field(json_schema_extra={"kind": "result"})]
+"""The result of another block, as `"[[vaultlab/its-id]]"`; what it gives is `Bench.directions`."""
+
 Layer = Annotated[int, Field(ge=0)]
 
 Head = Annotated[str, Field(pattern=r"^L\d+H\d+$", json_schema_extra={"kind": "head"})]
 """One attention head, as L17H10: layer 17, head 10, both counted from 0."""
+
+
+class Directions(NamedTuple):
+    """What a result gives to blocks that build on it: a direction in a model's stream at each of `layers`, as it came
+    out (its length is part of it), and the `chosen` one of these layers."""
+
+    model: str
+    site: str
+    layers: tuple[int, ...]
+    vectors: Float[Tensor, "layer d_model"]
+    chosen: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ class Bench:
     dtype: torch.dtype
     model: Callable[[str], Model]
     texts: Mapping[str, Text] = field(default_factory=dict)
+    given: Mapping[str, Directions] = field(default_factory=dict)
     batch: int = 32
     report: Callable[[str, int, int], None] = lambda phase, done, total: None
     trace: Trace = trace
@@ -88,6 +105,10 @@ class Bench:
     def text(self, name: str) -> Text:
         """The text that the field `name` stands for."""
         return self.texts[name]
+
+    def directions(self, name: str) -> Directions:
+        """What the result gives that the field `name` stands for."""
+        return self.given[name]
 
     def progress(self, done: int, total: int, phase: str = "computing") -> None:
         """Call it at least every 2 s. It raises where the run was cancelled: let that through."""
@@ -153,7 +174,8 @@ class Experiment:
     """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB, with strings, numbers and tuples of them
     where it must; `figures` says what each figure shows, the card's own first. `together` computes several points of a
     sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done. `reads`
-    says what goes through `Bench.trace`, so that blocks over one text share the pass. `nonsense` and the `stress` of
+    says what goes through `Bench.trace`, so that blocks over one text share the pass. `directions` is what blocks may
+    build on that name this one's result in a `ResultName`. `nonsense` and the `stress` of
     the Spec's fields are what `vaultlab stress` tries a block's claims on."""
 
     version: int
@@ -171,3 +193,4 @@ class Experiment:
     together: Callable[[list[Any], Bench], Iterable[Any]] | None = None
     nonsense: Nonsense | None = None
     reads: Callable[[Any, Shape], Reads | None] | None = None
+    directions: Callable[[Any, Any], Directions] | None = None

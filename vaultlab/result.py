@@ -48,6 +48,7 @@ class Ask:
 
     `version` is that of the experiment as the asker knows it; 0: whatever it is.
     `figures`: whether a sweep's answer is to have any.
+    `given` are Asks whose results this one builds on, by the field that names them.
     `beside` are Asks that wait and read the same text, known by its hash alone: what they want of it is read with this
     one, where that is possible. It changes no answer.
     """
@@ -63,6 +64,7 @@ class Ask:
     force: bool = False
     version: int = 0
     figures: bool = True
+    given: Mapping[str, "Ask"] = field(default_factory=dict)
     beside: tuple["Ask", ...] = ()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from vaultlab import catalogue, claims, trust
 from vaultlab.catalogue import Catalogue, Entry
 from vaultlab.errors import NoteError, VaultlabError
-from vaultlab.notes import ids, page, parse, sweep
+from vaultlab.notes import ids, page, parse, passage, sweep
 from vaultlab.notes.ids import Named
 from vaultlab.notes.note import Block, Note, Problem
 from vaultlab.notes.page import Stored
@@ -48,6 +48,8 @@ class Item:
     why: str = ""
     problems: tuple[Problem, ...] = ()
     taken: bool = False
+    given: Mapping[str, "Item"] = field(default_factory=dict)
+    """The blocks whose results this one builds on, by the field that names them."""
 
     @property
     def speaks(self) -> bool:
@@ -119,8 +121,9 @@ def survey(root: Path, owner: Path, experiments: Catalogue) -> Survey:
     stored = page_ids(scan, config.folder)
     named = ids.assign(taking, {id: f"{one.note}.md" for id, one in stored.items()}, config.folder)
     lock = configuration.read_lock(root)
-    look = _Look(root, config, experiments, Texts(config, root, scan), lock)
-    items = tuple(look.item(one, taking[one.path], stored.get(one.id or "")) for one in named)
+    those = {one.id: (one, taking[one.path]) for one in named if one.id and not one.problem}
+    look = _Look(root, config, experiments, Texts(config, root, scan), lock, those, stored.get)
+    items = tuple(look.item(one, taking[one.path]) for one in named)
     idle = {path: len(note.blocks) for path, note in notes.items() if note.blocks and not note.takes_part}
     return Survey(root, config, experiments, scan, items, problems, idle, lock)
 
@@ -135,9 +138,13 @@ def as_typed(seen: Survey, path: str, text: str) -> tuple[Note, tuple[Item, ...]
     owners = {id: f"{one.note}.md" for id, one in page_ids(seen.scan, folder).items()}
     texts = Texts(seen.config, seen.root, seen.scan)
     texts.put(path, text)
-    look = _Look(seen.root, seen.config, seen.catalogue, texts, configuration.read_lock(seen.root))
-    named = [one for one in ids.assign(taking, owners, folder) if one.path == path]
-    return note, tuple(look.item(one, note, _standing(look.file(f"{one.id}.md")) if one.id else None) for one in named)
+    named = ids.assign(taking, owners, folder)
+    notes = {**taking, path: note}
+    those = {one.id: (one, notes[one.path]) for one in named if one.id and not one.problem}
+    lock = configuration.read_lock(seen.root)
+    pages = seen.root / folder
+    look = _Look(seen.root, seen.config, seen.catalogue, texts, lock, those, lambda id: _standing(pages / f"{id}.md"))
+    return note, tuple(look.item(one, note) for one in named if one.path == path)
 
 
 def _standing(page_file: Path) -> Stored | None:
@@ -172,9 +179,13 @@ class _Look:
     catalogue: Catalogue
     texts: Texts
     lock: Mapping[str, Locked]
+    named: Mapping[str, tuple[Named, Note]]
+    stored: Callable[[str], Stored | None]
+    above: tuple[str, ...] = ()
+    """The blocks on whose behalf this one is looked at, each building on the next."""
 
-    def item(self, named: Named, note: Note, stored: Stored | None) -> Item:
-        block = named.block
+    def item(self, named: Named, note: Note) -> Item:
+        block, stored = named.block, self.stored(named.id) if named.id else None
         item = Item(named.path, block, note, named.id, stored=stored)
         problems = [*block.problems, *([named.problem] if named.problem else [])]
         if named.id and stored is None and self.file(f"{named.id}.md").exists():
@@ -246,6 +257,7 @@ class _Look:
                 field=f"sweep.{name}",
             )
         texts = self._texts(entry, merged, item.path)
+        given = self._given(entry, merged, item)
         ask = Ask(
             item.id or "",
             entry.name,
@@ -255,8 +267,10 @@ class _Look:
             points,
             limits=self.config.limits,
             version=entry.version,
+            given={name: one.ask for name, one in given.items() if one.ask},
         )
-        item = replace(item, ask=ask, fields={**merged, **{name: list(values) for name, values in block.sweep.items()}})
+        fields = {**merged, **{name: list(values) for name, values in block.sweep.items()}}
+        item = replace(item, ask=ask, fields=fields, given=given)
         for name in models_of(item):
             trust.model(name, self.config.models)
         return replace(item, lab_ask=ask_hash(item, self.lock), card=card_of(item))
@@ -275,6 +289,36 @@ class _Look:
                         f"The text of `{name}` cannot be read: {error.message}", error.hint, field=name
                     ) from error
         return texts
+
+    def _given(self, entry: Entry, merged: Mapping[str, Any], item: Item) -> dict[str, Item]:
+        """The blocks whose results this one builds on. NoteError where one is not there, or cannot run itself."""
+        given = {}
+        for name in entry.of_kind("result"):
+            value = merged.get(name, entry.defaults[name])
+            if isinstance(value, str):
+                try:
+                    given[name] = self._upstream(value, item)
+                except NoteError as error:
+                    raise NoteError(error.message, error.hint, field=name) from error
+        return given
+
+    def _upstream(self, value: str, item: Item) -> Item:
+        folder, reference = f"{self.config.folder}/", passage.classify(value)
+        id = reference.path.removeprefix(folder).removesuffix(".md")
+        if reference.kind != "note" or not reference.path:
+            raise NoteError(f"`{value}` is no result.", f'Name it as its embed does: "[[{folder}its-id]]".')
+        if id not in self.named:
+            near = passage.nearest(id, list(self.named))
+            mend = f'Did you mean "[[{folder}{near}]]"?' if near else "Write that block first, or mend its id."
+            raise NoteError(f"No block of this vault has the id `{id}`.", mend)
+        above = (*self.above, item.id or "")
+        if id in above:
+            circle = " → ".join(f"`{one}`" for one in (*above[above.index(id) :], id))
+            raise NoteError(f"This block builds on itself: {circle}.", "Let one of them name another result.")
+        it = replace(self, above=above).item(*self.named[id])
+        if it.problems:
+            raise NoteError(f"`{id}`, on which it builds, cannot run: {it.why}", f"Mend that block, in `{it.path}`.")
+        return it
 
     def _with_state(self, item: Item) -> Item:
         stored = item.stored
@@ -299,7 +343,7 @@ def models_of(item: Item) -> tuple[str, ...]:
     """The names of the models that a block asks about."""
     assert item.ask is not None
     assert item.entry is not None
-    names = []
+    names = [name for one in item.given.values() for name in models_of(one)]
     for kind in item.entry.of_kind("model"):
         default = item.fields.get(kind, item.entry.defaults[kind])
         names += [point[kind] for point in item.ask.points if kind in point] or [default]
@@ -307,12 +351,14 @@ def models_of(item: Item) -> tuple[str, ...]:
 
 
 def ask_hash(
-    item: Item, lock: Mapping[str, Locked], version: int | None = None, texts: Mapping[str, str] | None = None
+    item: Item, lock: Mapping[str, Locked], version: int | None = None, others: Mapping[str, str] | None = None
 ) -> str:
-    """The hash of what a block asks; `version` and `texts` (field → hash) put another one in the place of today's."""
+    """The hash of what a block asks; `version` and `others` (field → hash, of texts and of results that it builds on)
+    put another one in the place of today's."""
     assert item.ask is not None
     assert item.entry is not None
     hashes = {name: one.sha256 for name, one in item.ask.texts.items()}
+    hashes |= {name: ask_hash(one, lock) for name, one in item.given.items()}
     asked = {name: value for name, value in item.fields.items() if name not in item.block.sweep and name not in hashes}
     return catalogue.lab_ask(
         item.entry.name,
@@ -320,7 +366,7 @@ def ask_hash(
         asked,
         item.ask.points,
         {name: lock[name].sha256 for name in models_of(item) if name in lock},
-        {**hashes, **(texts or {})},
+        {**hashes, **(others or {})},
     )
 
 
@@ -351,8 +397,13 @@ def _reason(item: Item, stored: Stored, lock: Mapping[str, Locked]) -> dict[str,
         for name, text in item.ask.texts.items()
         if name in stored.texts and text.name.startswith(COLLECTIONS) and stored.texts[name] != text.sha256
     }
-    if collections and ask_hash(item, lock, texts=collections) == stored.ask:
+    if collections and ask_hash(item, lock, others=collections) == stored.ask:
         return {"state": "reread", "why": "the notes that it reads have changed"}
+    waiting = {name: one for name, one in item.given.items() if one.state in ("outdated", "reread")}
+    before = {name: one.stored.ask for name, one in waiting.items() if one.stored}
+    if before and ask_hash(item, lock, others=before) == stored.ask:
+        first = next(iter(waiting.values()))
+        return {"state": first.state, "why": f"of `{first.id}`, on which it builds: {first.why}"}
     return {"state": "stale", "why": difference(item, stored)}
 
 
@@ -368,7 +419,8 @@ def difference(item: Item, stored: Stored) -> str:
         said.insert(0, f"{stored.experiment} → {item.block.experiment}")
     if item.ask and any(stored.texts.get(name, text.sha256) != text.sha256 for name, text in item.ask.texts.items()):
         said.append("the text that it reads changed")
-    return "; ".join(said) or "what it was run with has changed"
+    builds = ", ".join(f"`{one.id}`" for one in item.given.values())
+    return "; ".join(said) or f"what it {f'builds on, {builds},' if builds else 'was run with'} has changed"
 
 
 def _spoilt(item: Item, problems: list[Problem]) -> Item:

@@ -74,6 +74,7 @@ class Run:
     texts: Mapping[str, Text]
     models: Mapping[str, str]
     point: Mapping[str, Any]
+    given: Mapping[str, "Asked"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def asked(ask: Ask, registry: Mapping[str, Experiment], model_hash: ModelHash) -
         raise Refused(Refusal(ask.id, f"There is no experiment called `{ask.experiment}`.", hint))
     experiment = registry[ask.experiment]
     known = entry(ask.experiment, experiment)
-    runs = tuple(_run(ask, known, experiment, point, model_hash) for point in ask.points or ({},))
+    given = {name: _given(ask, name, one, registry, model_hash) for name, one in ask.given.items()}
+    runs = tuple(_run(ask, known, experiment, point, given, model_hash) for point in ask.points or ({},))
     key = runs[0].key if not ask.points else _hash({"sweep": sorted({run.key for run in runs})})
     return Asked(known, experiment, runs, key, _summary(known, runs))
 
@@ -138,7 +140,31 @@ def _must_be_the_same(ask: Ask, registry: Mapping[str, Experiment]) -> None:
         )
 
 
-def _run(ask: Ask, known: Entry, experiment: Experiment, point: Mapping[str, Any], model_hash: ModelHash) -> Run:
+def _given(ask: Ask, name: str, one: Ask, registry: Mapping[str, Experiment], model_hash: ModelHash) -> Asked:
+    """The Ask whose result the field `name` stands for. Refused where it gives nothing to build on."""
+    if one.points:
+        said = f"`{one.id}` is a sweep: it has many results, and one is to be built on."
+        raise Refused(Refusal(ask.id, said, "Write a block for the point that is meant.", name))
+    try:
+        it = asked(one, registry, model_hash)
+    except Refused as refused:
+        first = refused.refusals[0]
+        raise Refused(replace(first, id=ask.id, message=f"`{one.id}`: {first.message}", field=name)) from None
+    if it.experiment.directions is None:
+        can = [other for other in registry if registry[other].directions]
+        said = f"`{one.id}` is a result of `{one.experiment}`, which gives no direction."
+        raise Refused(Refusal(ask.id, said, f"These do: {', '.join(can)}.", name))
+    return it
+
+
+def _run(
+    ask: Ask,
+    known: Entry,
+    experiment: Experiment,
+    point: Mapping[str, Any],
+    given: Mapping[str, Asked],
+    model_hash: ModelHash,
+) -> Run:
     written = {**ask.fields, **point}
     values = {d.name: d.value for d in ask.defaults if d.name in known.fields} | written
     try:
@@ -156,7 +182,13 @@ def _run(ask: Ask, known: Entry, experiment: Experiment, point: Mapping[str, Any
             hashes[name] = model_hash(fields[name])
         except NoteError as error:
             raise Refused(Refusal(ask.id, error.message, error.hint, name, origin_of(ask, name))) from error
-    return Run(spec, _key(known, spec, hashes, texts), texts, hashes, point)
+    named = [name for name in known.of_kind("result") if fields[name] is not None]
+    for name in named:
+        if name not in given or name in point:
+            said, mend = f"`{name}` takes the result of another block.", 'Name it: "[[vaultlab/its-id]]".'
+            raise Refused(Refusal(ask.id, said, mend, name, origin_of(ask, name)))
+    built_on = {name: given[name] for name in named}
+    return Run(spec, _key(known, spec, hashes, texts, built_on), texts, hashes, point, built_on)
 
 
 def _text(ask: Ask, name: str, value: str, point: Mapping[str, Any]) -> Text:
@@ -165,16 +197,21 @@ def _text(ask: Ask, name: str, value: str, point: Mapping[str, Any]) -> Text:
     return snapshot or Text(name, hashlib.sha256(value.encode()).hexdigest(), (("", value),))
 
 
-def _key(known: Entry, spec: Any, hashes: Mapping[str, str], texts: Mapping[str, Text]) -> str:
-    """Order-free: what differs from its default, and the content of the models and texts instead of their names."""
+def _key(
+    known: Entry, spec: Any, hashes: Mapping[str, str], texts: Mapping[str, Text], given: Mapping[str, Asked]
+) -> str:
+    """Order-free: what differs from its default, and the content of the models, texts and results instead of their
+    names."""
     values = json.loads(spec.model_dump_json(exclude_defaults=True))
+    by_content = {*hashes, *texts, *given}
     return _hash(
         {
             "experiment": known.name,
             "version": known.version,
-            "values": {name: value for name, value in values.items() if name not in hashes and name not in texts},
+            "values": {name: value for name, value in values.items() if name not in by_content},
             "models": hashes,
             "texts": {name: text.sha256 for name, text in texts.items()},
+            **({"given": {name: one.key for name, one in given.items()}} if given else {}),
         }
     )
 

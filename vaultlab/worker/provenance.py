@@ -30,6 +30,7 @@ def provenance(device: torch.device, run: Run) -> dict[str, Any]:
         "computed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "models": {getattr(run.spec, name): _model(getattr(run.spec, name)) for name in run.models},
         "texts": {name: {"name": text.name, "sha256": text.sha256} for name, text in run.texts.items()},
+        **({"given": {name: one.key for name, one in run.given.items()}} if run.given else {}),
         **({"seed": run.spec.seed} if hasattr(run.spec, "seed") else {}),
     }
 

@@ -12,7 +12,7 @@ import torch
 
 from vaultlab import places
 from vaultlab.errors import NoteError, RunError, VaultlabError
-from vaultlab.experiment import Bench, Experiment
+from vaultlab.experiment import Bench, Directions, Experiment
 from vaultlab.models.load import Model, content_of
 from vaultlab.plots.style import render
 from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Refusal, Result
@@ -106,6 +106,8 @@ class Runner:
                 missing.append(run)
             else:
                 results[run.key] = kept
+        for upstream in {one.key: one for run in missing for one in run.given.values()}.values():
+            self._build(upstream, journey.course)
         check_limits(it, journey.course, missing, self.residents)
         if missing and it.experiment.reads:
             self.residents.passes.expect([*self._readers(it, missing), *self._readers_beside(ask)])
@@ -116,6 +118,25 @@ class Runner:
         if ask.figures:
             self._keep_data(journey)
         return swept(it, journey.course, [results[run.key] for run in it.runs])
+
+    def _build(self, it: Asked, course: Course) -> None:
+        """Have the result in the store on which another one is to build."""
+        (run,) = it.runs
+        if self.store.out(run.key, it.experiment.Out) is not None:
+            return
+        for upstream in run.given.values():
+            self._build(upstream, course)
+        check_limits(it, course, [run], self.residents)
+        for _ in self._computed(_Journey(it, course, look(it.experiment)), [run]):
+            pass
+
+    def _directions(self, it: Asked) -> Directions:
+        """What a result gives to those that build on it. RunError where there was no room to keep it."""
+        (run,) = it.runs
+        kept, give = self.store.out(run.key, it.experiment.Out), it.experiment.directions
+        if kept is None or give is None:
+            raise RunError("The result that this one builds on could not be kept.", "Make room on the disk.")
+        return give(run.spec, kept[0])
 
     def _readers(self, it: Asked, runs: Iterable[Run]) -> list[Reader]:
         return [one for one in (reader(it, run) for run in runs) if one is not None]
@@ -196,7 +217,8 @@ class Runner:
     ) -> Iterator[tuple[Any, float]]:
         """The Out of each run with the moment in the course at which its share of the work began."""
         course = journey.course
-        together = None if len(runs) == 1 or any(run.texts or run.models for run in runs) else experiment.together
+        reads = any(run.texts or run.models or run.given for run in runs)
+        together = None if len(runs) == 1 or reads else experiment.together
         pace = Pace([need.seconds for need in estimates(journey.asked, runs)], len(runs))
         most = 1 if together is None else len(runs) if bench.batch == _BATCH else math.ceil(self._piece / 2)
         done = 0
@@ -214,7 +236,9 @@ class Runner:
                 self._current = (piece[0].key, journey.look)
                 course.report("starting", 0, 1)
                 with self.residents.passes.turn(reader(journey.asked, piece[0])) as trace:
-                    out = experiment.compute(piece[0].spec, replace(bench, texts=piece[0].texts, trace=trace))
+                    given = {name: self._directions(one) for name, one in piece[0].given.items()}
+                    at = replace(bench, texts=piece[0].texts, given=given, trace=trace)
+                    out = experiment.compute(piece[0].spec, at)
                 yield out, begun
             pace.took(len(piece), course.elapsed_s - begun)
             done += len(piece)
