@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -67,6 +67,12 @@ Layer = Annotated[int, Field(ge=0)]
 
 Head = Annotated[str, Field(pattern=r"^L\d+H\d+$", json_schema_extra={"kind": "head"})]
 """One attention head, as L17H10: layer 17, head 10, both counted from 0."""
+
+Word = Annotated[str, Field(pattern=r"\S", max_length=40)]
+"""One token of the model's, tried with a space before it: `Model.token_id` finds it, and refuses what is not one."""
+
+Position = Annotated[int, Field(ge=-512, le=511)] | Literal["last", "all"]
+"""Places in a text: its last token, one counted from the beginning or, below 0, from the end, or all."""
 
 
 class Directions(NamedTuple):
