@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vaultlab.models.draws import draws
 from vaultlab.models.load import Model, Shape
+from vaultlab.models.shared import Shared, unshared
 from vaultlab.models.trace import Site, Trace, trace
 from vaultlab.plots.style import Drawing
-from vaultlab.result import Check, Metric, Text, Value
+from vaultlab.result import Check, Metric, Quote, Text, Value
 
 
 class Spec(BaseModel):
@@ -93,6 +94,7 @@ class Bench:
     `batch` is how many texts at most go through a model at once: after running out of memory a run is tried with half.
     `trace` is `models.trace.trace`; what `reads` promises goes through it, so that other runs may share the pass. What
     is to be found by another way, for a check, calls `models.trace.trace` itself.
+    `shared` gives what blocks ask for alike, once computed and then kept: it has no part in a run's key.
     """
 
     device: torch.device
@@ -103,6 +105,7 @@ class Bench:
     batch: int = 32
     report: Callable[[str, int, int], None] = lambda phase, done, total: None
     trace: Trace = trace
+    shared: Shared = unshared
 
     def generator(self, *entropy: int | str) -> torch.Generator:
         """A fresh generator on the CPU, so that the draws depend on what is named here and not on batch or device."""
@@ -181,8 +184,9 @@ class Experiment:
     where it must; `figures` says what each figure shows, the card's own first. `together` computes several points of a
     sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done. `reads`
     says what goes through `Bench.trace`, so that blocks over one text share the pass. `directions` is what blocks may
-    build on that name this one's result in a `ResultName`. `nonsense` and the `stress` of
-    the Spec's fields are what `vaultlab stress` tries a block's claims on."""
+    build on that name this one's result in a `ResultName`. `quotes` are the places of its texts that the figures show,
+    for the result note to say where they stand. `nonsense` and the `stress` of the Spec's fields are what
+    `vaultlab stress` tries a block's claims on."""
 
     version: int
     Spec: type[Any]
@@ -200,3 +204,4 @@ class Experiment:
     nonsense: Nonsense | None = None
     reads: Callable[[Any, Shape], Reads | None] | None = None
     directions: Callable[[Any, Any], Directions] | None = None
+    quotes: Callable[[Any, Any], list[Quote]] | None = None

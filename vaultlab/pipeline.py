@@ -11,11 +11,11 @@ from pathlib import Path
 
 from vaultlab import claims, verdicts
 from vaultlab.errors import NoteError, RunError, VaultError, VaultlabError
-from vaultlab.notes import page, parse, splice
-from vaultlab.notes.answer import Stress
+from vaultlab.notes import page, parse, passage, splice
+from vaultlab.notes.answer import Quoted, Stress
 from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown
-from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Refusal, Result, Verdict
+from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Quote, Refusal, Result, Verdict
 from vaultlab.stress import Trial
 from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, card_of, failed_ask, models_of
 from vaultlab.vault import config as configuration
@@ -236,6 +236,7 @@ class Pipeline:
             provenance={**result.provenance, "version": item.entry.version if item.entry else 0},
             points=result.points,
             stress=replace(stress, ask=ask_hash(item, lock)) if stress else None,
+            quotes=tuple(_quoted(item, one) for one in result.quotes),
         )
         wrote = self._write_page(survey, path, written)
         self._drop_figures(folder, item, shown)
@@ -480,6 +481,15 @@ def _beside(ask: Ask, behind: Iterable[Item], *, force: bool) -> tuple[Ask, ...]
         for one in behind
         if one.ask is not None and not read.isdisjoint(text.sha256 for text in one.ask.texts.values())
     )
+
+
+def _quoted(item: Item, quote: Quote) -> Quoted:
+    """Where a quoted place stands, by the very text that was asked about."""
+    assert item.ask is not None
+    source = item.ask.texts[quote.text].parts[quote.part][0]
+    if passage.classify(str(item.fields.get(quote.text, ""))).kind in ("this note", "note", "folder", "vault"):
+        return Quoted(quote, note=source.removesuffix(".md"))
+    return Quoted(quote, source=source)
 
 
 def _asks(block: parse.Block) -> tuple[object, ...]:

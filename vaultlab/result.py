@@ -122,6 +122,19 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """A place of a text that a result shows: part number `part` of the text in the field `text`. `token` is what it is
+    shown for, `said` why in a few words ("key 1211, 28.9 × the mean")."""
+
+    text: str
+    part: int
+    before: str
+    token: str
+    after: str
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One point of a sweep: the swept fields' values, and what came out there."""
 
@@ -146,6 +159,7 @@ class Result:
     data: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
+    quotes: tuple[Quote, ...] = ()
 
     @property
     def sound(self) -> bool:

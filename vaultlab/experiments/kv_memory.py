@@ -25,15 +25,16 @@ the opposite.
     same token       the largest share of a memory's triggers that end in one and the same token
     peak             strength at the strongest trigger, by the mean |m_i| ‖v_i‖ over all tokens
 
-`key` shows one memory instead of the whole layer. Intervals are 95 %, from a bootstrap over the sentences in which the
-triggers stand (over keys for `same_token`): keys that wake in the same sentence are no independent evidence.
+All memories of all layers are searched in one pass, which is kept: every block over the same model and text answers
+from it. `key` shows one memory instead of the whole layer. Intervals are 95 %, from a bootstrap over the sentences in
+which the triggers stand (over keys for `same_token`): keys that wake in the same sentence are no independent evidence.
 
 How to read the figures. In `memories` the curve says for how many keys the token that came next is among the first r
 tokens of the value; at r = 1 it is the agreement, and by chance it would lie on the dashed curve. Below are the
 memories that push hardest: a trigger with the token that wakes it in blue, → what came next, and under it what the
 value pushes; orange: value and text agree. In `triggers` keys far right of the dashed line wake for few tokens only. In
-`page` (one key) each line is a trigger and its bar the strength, violet where the opposite is written; in
-`coefficients` is that one memory's strength at every token.
+`page` (one key) each line is a trigger and its bar the strength, violet where the opposite is written. In `meeting` is,
+trigger by trigger, how far the memory pushes the token that came next there, beside the token that it pushes most.
 
 Source: Mor Geva, Roei Schuster, Jonathan Berant, Omer Levy (2021), "Transformer Feed-Forward Layers Are Key-Value
 Memories", sections 3 "Keys Capture Input Patterns" and 4 "Values Represent Distributions",
@@ -43,8 +44,6 @@ Space", section 3, https://aclanthology.org/2022.emnlp-main.3.
 """
 
 import math
-from collections.abc import Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -53,17 +52,19 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Nonsense, Quantity, Reads, TextName
+from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Nonsense, Quantity, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
+from vaultlab.models.bootstrap import RESAMPLES, interval
 from vaultlab.models.load import Model, Shape
-from vaultlab.models.memories import Look, Promoted, Triggers, look, looked_at, promoted, triggers
-from vaultlab.models.prefixes import gauge_residual, misaligned, pushes, read_prefixes, stream_residual
-from vaultlab.models.sentences import TYPICAL, Sentences, batches, cut
+from vaultlab.models.memories import Promoted, Triggers, promoted
+from vaultlab.models.prefixes import gauge_residual, line, misaligned, pushes, read_prefixes, shortest
+from vaultlab.models.search import KEPT, Corpus, Search, search_needs, searched, values
+from vaultlab.models.sentences import Sentences
 from vaultlab.models.shuffle import Weights, shuffled
-from vaultlab.plots.memories import Line, Row, draw_coefficients, draw_layer, draw_page, draw_triggers
+from vaultlab.plots.memories import Line, Row, draw_layer, draw_meeting, draw_page, draw_triggers
 from vaultlab.plots.style import Drawing, visible
-from vaultlab.result import Check, Metric
+from vaultlab.result import Check, Metric, Quote
 
 SHOWN = 6
 """Memories of a layer whose triggers are shown."""
@@ -71,9 +72,10 @@ SHOWN = 6
 TOKENS = 8
 """Tokens of a value that are kept for what is shown."""
 
-SHUFFLES = 4
+READ_AGAIN = 128
+"""Tokens of the prefixes shown that are read again for the checks, at most, and one prefix at least."""
 
-RESAMPLES = 1000
+SHUFFLES = 4
 
 
 class Spec(BaseSpec):
@@ -89,8 +91,8 @@ class Spec(BaseSpec):
     key: int | None = Field(None, ge=0, le=2**17, json_schema_extra={"symbol": "i"})
     """One memory, counted from 0: its own page; none: the whole layer."""
 
-    top: int = Field(8, ge=2, le=32, json_schema_extra={"symbol": "k", "stress": [4, 16]})
-    """Triggers kept for every key."""
+    top: int = Field(8, ge=2, le=KEPT, json_schema_extra={"symbol": "k", "stress": [4, 16]})
+    """Triggers of every key that count."""
 
     tokens: int = Field(20_000, ge=50, le=500_000, json_schema_extra={"stress": [5000, 20_000]})
     """At most so many tokens are read, from the text's beginning; sentences that repeat are not counted."""
@@ -111,8 +113,9 @@ class Out(NamedTuple):
 
     `top_token` and `bottom_token` are what a value pushes up and down most at the strongest trigger; `rank` counts the
     tokens pushed up more than the one that came next, `chance_rank` more than the one of another key. `lines` are the
-    triggers shown with the tokens pushed there, `push` and `next_push` how far, in nats. `everywhere` has the strength
-    at every token looked at, for one key only. `sinks` are the most frequent of the tokens `left_out`, with counts.
+    triggers shown, from the text's parts `part`; `push` is how far the tokens `pushed` are at each memory's strongest
+    one, in nats, `next_push` and `top_push` how far, at every line, what came next and what is pushed most. `sinks` are
+    the most frequent of the tokens `left_out`, with counts.
     """
 
     layer: int
@@ -137,10 +140,11 @@ class Out(NamedTuple):
     intervals: Float[Tensor, "share 2"]
     shown: Int[Tensor, " shown"]
     lines: tuple[tuple[str, str, str], ...]
+    part: Int[Tensor, " line"]
     pushed: tuple[tuple[str, ...], ...]
     push: Float[Tensor, "shown token"]
     next_push: Float[Tensor, " line"]
-    everywhere: Float[Tensor, " token"]
+    top_push: Float[Tensor, " line"]
     algebra_residual: Float[Tensor, ""]
     rounding_residual: Float[Tensor, ""]
     coefficient_residual: Float[Tensor, ""]
@@ -156,22 +160,20 @@ def default_layer(layers: int) -> int:
 
 @torch.inference_mode()
 def compute(spec: Spec, bench: Bench) -> Out:
-    """One pass over the text up to the layer, the values through the unembedding, one pass over what is shown."""
+    """The search of all layers, shared; the values through the unembedding; some prefixes shown are read again."""
     model = bench.model(spec.model)
+    layer, keys = _place(spec, model)
     if spec.weights == "shuffled":
         model = shuffled(model, bench.generator("shuffled", spec.seed))
-    layer, keys = _place(spec, model)
-    sentences = cut(model, [part for _, part in bench.text("text").parts], spec.tokens, spec.bos)
+    corpus = Corpus(model, bench.text("text"), spec.tokens, spec.bos)
+    search = searched(bench, corpus)
+    sentences = search.sentences
     _enough(spec, sentences)
-    everywhere: list[Tensor] = []
-    found = triggers(_looks(spec, bench, model, sentences, everywhere), spec.top, model.shape.d_vocab)
+    found = search.triggers(model, layer, keys, spec.top)
     _awake(found)
-    values = partial(bench.progress, phase="reading values as tokens")
-    sign = found.coefficient[:, 0].sign()
-    asked = torch.cat([found.next[:, :1].clamp(min=0), _others(spec, bench, found)], dim=1)
-    value = promoted(model, layer, keys, sign, asked, values)
+    value = _values(spec, bench, corpus, layer, found)
     norm = parts.mlp(model, layer).W_out[keys].to(found.total.dtype).norm(dim=-1).cpu()
-    numbers = torch.arange(model.shape.d_mlp)[keys]
+    sign, numbers = found.coefficient[:, 0].sign(), torch.arange(model.shape.d_mlp)[keys]
     shown = (found.coefficient[:, 0].abs() * value.push).topk(min(SHOWN, len(numbers))).indices
     shown = shown[found.at[shown, 0] >= 0]
     return Out(
@@ -193,25 +195,19 @@ def compute(spec: Spec, bench: Bench) -> Out:
         rank=value.rank[:, 0],
         chance_rank=value.rank[:, 1:],
         **_chances(spec, bench, sentences, found, value),
-        everywhere=torch.cat(everywhere) * sign * norm if everywhere else torch.zeros(0),
-        **_counted(spec, bench, model, sentences, found, Chosen(layer, numbers, shown)),
-        stream_residual=stream_residual(model, sentences, layer, keys, found, bench.batch),
+        **_counted(spec, bench, model, search, found, Chosen(layer, numbers, shown)),
+        stream_residual=search.residual[layer],
         misaligned=misaligned(sentences, found),
     )
 
 
-def _looks(spec: Spec, bench: Bench, model: Model, sentences: Sentences, everywhere: list[Tensor]) -> Iterator[Look]:
-    """The text, batch by batch. Of one key its coefficients everywhere are kept: four bytes a token."""
-    layer, keys = _place(spec, model)
-    done = 0
-    for batch in batches(sentences, bench.batch):
-        bench.progress(done, len(sentences.ids), "reading the text")
-        one = look(model, batch, layer, bench.trace)
-        one = one._replace(m=one.m[..., keys])
-        if spec.key is not None:
-            everywhere.append(one.m[one.ask][:, 0].float().cpu())
-        yield one
-        done += int((batch.at >= 0).sum())
+def _values(spec: Spec, bench: Bench, corpus: Corpus, layer: int, found: Triggers) -> Promoted:
+    """A layer's are shared with other blocks; one alone is read at once."""
+    drawn = _others(spec, bench, found)
+    if spec.key is None:
+        return values(bench, corpus, found, layer, (spec.seed, drawn))
+    key, asked = slice(spec.key, spec.key + 1), torch.cat([found.next[:, :1], drawn], dim=1)
+    return promoted(corpus.model, layer, key, found.coefficient[:, 0].sign(), asked)
 
 
 def _place(spec: Spec, model: Model) -> tuple[int, slice]:
@@ -313,23 +309,6 @@ def same_token(tokens: Int[Tensor, "key top"]) -> Float[Tensor, " key"]:
     return equal.sum(-1).where(there, 0).amax(-1).double() / there.sum(-1).clamp(min=1)
 
 
-def interval(
-    values: Float[Tensor, " row"], cluster: Int[Tensor, " row"], generator: torch.Generator
-) -> Float[Tensor, " 2"]:
-    """95 % of the means when whole clusters are drawn again; NaN of a single cluster."""
-    _, place = torch.unique(cluster, return_inverse=True)
-    clusters = int(place.max()) + 1
-    if clusters == 1:
-        return torch.full((2,), math.nan, dtype=torch.float64)
-    size = torch.bincount(place).double()
-    total = torch.zeros(clusters, dtype=torch.float64).index_add(0, place, values.double())
-    means = torch.zeros(RESAMPLES, dtype=torch.float64)
-    for one in range(RESAMPLES):
-        drawn = torch.randint(clusters, (clusters,), generator=generator)
-        means[one] = total[drawn].sum() / size[drawn].sum()
-    return means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
-
-
 class Chosen(NamedTuple):
     """What is shown: rows `shown` of `keys` in a layer."""
 
@@ -338,36 +317,34 @@ class Chosen(NamedTuple):
     shown: Int[Tensor, " shown"]
 
 
-def _counted(
-    spec: Spec, bench: Bench, model: Model, sentences: Sentences, found: Triggers, chosen: Chosen
-) -> dict[str, Any]:
-    """One whole pass over the prefixes shown: what their memories push there, and this run's identities on them.
+def _counted(spec: Spec, bench: Bench, model: Model, search: Search, found: Triggers, chosen: Chosen) -> dict[str, Any]:
+    """What the memories shown push at their triggers; and this run's identities, on the shortest of these prefixes.
 
     Of a layer each memory's strongest trigger is shown, of one key all its triggers.
     """
     row, place = _lines(spec, found, chosen.shown)
-    at = found.at[row, place]
-    prefixes = sentences.up_to(at)
-    seen = read_prefixes(model, prefixes, chosen.layer)
+    at, sentences = found.at[row, place], search.sentences
     wide = torch.promote_types(model.dtype, torch.float32)
     mlp = parts.mlp(model, chosen.layer, wide)
-    key = chosen.keys[row].to(model.device)
-    m = seen.m.gather(1, key[:, None])[:, 0].to(wide)
-    amount = (m * seen.scale)[:, None]
-    push = pushes(model, amount * mlp.W_out[key])
-    first = place == 0
-    best = push[first].topk(TOKENS, dim=-1)
-    was = found.coefficient[row, place].to(m)
+    key, m, scale = chosen.keys[row].to(model.device), found.coefficient[row, place], search.scale[at]
+    push = pushes(model, (m * scale).to(model.device, wide)[:, None] * mlp.W_out[key])
+    best = push[place == 0].topk(TOKENS, dim=-1)
+    again = shortest(sentences, at, READ_AGAIN)
+    seen = read_prefixes(model, sentences.up_to(at[again]), chosen.layer)
+    alone = torch.stack([seen.m.gather(1, key[again, None])[:, 0].to(m), seen.scale.to(m)]).cpu()
+    was = torch.stack([m, scale])[:, again]
     return {
         "shown": chosen.shown,
-        "lines": tuple(_line(model, sentences, int(one)) for one in at),
+        "lines": tuple(line(model, sentences, int(one)) for one in at),
+        "part": search.part[sentences.holding(at)],
         "pushed": tuple(model.token_strings(tokens) for tokens in best.indices.tolist()),
         "push": best.values,
         "next_push": push.gather(1, found.next[row, place, None].to(push.device))[:, 0],
+        "top_push": push.amax(1),
         "algebra_residual": seen.algebra_residual,
         "rounding_residual": seen.rounding_residual,
-        "coefficient_residual": ((m - was).abs() / was.abs()).max(),
-        "gauge_residual": gauge_residual(model, mlp, seen, key, bench.generator("gauge", spec.seed)),
+        "coefficient_residual": ((alone - was).abs() / was.abs()).max(),
+        "gauge_residual": gauge_residual(model, mlp, seen, key[again], bench.generator("gauge", spec.seed)),
     }
 
 
@@ -377,13 +354,6 @@ def _lines(spec: Spec, found: Triggers, shown: Int[Tensor, " shown"]) -> tuple[T
         return shown, torch.zeros_like(shown)
     place = (found.at[0] >= 0).nonzero()[:, 0]
     return torch.zeros_like(place), place
-
-
-def _line(model: Model, sentences: Sentences, at: int) -> tuple[str, str, str]:
-    """A prefix as it is shown: what stands before the token that wakes the memory, that token, the next one."""
-    [start] = sentences.up_to(torch.tensor([at])).start.tolist()
-    *before, token, after = model.token_strings([*sentences.ids[start : at + 1].tolist(), int(sentences.next[at])])
-    return "".join(before), token, after
 
 
 AGREEMENT = Quantity(
@@ -496,7 +466,7 @@ def verify(spec: Spec, out: Out) -> list[Check]:
             "Σ mᵢ vᵢ + b = the MLP's output (algebra)",
             float(out.algebra_residual),
             1e-4,
-            f"layer {out.layer} in float64 from its parts, the model's own in float32; all prefixes shown, relative",
+            f"layer {out.layer} in float64 from its parts, the model's own in float32; prefixes shown, relative",
         ),
         Check(
             "Σ mᵢ vᵢ + b = the MLP's output (rounding)",
@@ -508,13 +478,14 @@ def verify(spec: Spec, out: Out) -> list[Check]:
             "streaming top k = direct top k",
             float(out.stream_residual),
             rounding,
-            "one batch looked at sentence by sentence, all keys; as a share of each key's strongest",
+            f"one batch read again and looked at sentence by sentence, all keys, {KEPT} triggers of each; as a share "
+            "of the key's strongest",
         ),
         Check(
-            "a trigger's coefficient = that of its prefix alone",
+            "a trigger's coefficient and scale = those of its prefix alone",
             float(out.coefficient_residual),
             max(1e-4, 16 * out.eps),
-            "the prefixes shown, cut off behind the waking token and read again; relative",
+            "prefixes shown, the shortest first, cut off behind the waking token and read again; relative",
         ),
         Check(
             "the next token is the text's",
@@ -543,7 +514,7 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
         strengths = (out.strength[0] / out.mean_strength[0])[out.trigger[0] >= 0].tolist()
         return {
             "page": draw_page(name, lines, strengths, out.pushed[0], pushes[0]),
-            "coefficients": _with_sinks(out, draw_coefficients(name, out.everywhere.numpy())),
+            "meeting": _with_sinks(out, draw_meeting(name, lines, out.next_push.tolist(), out.top_push.tolist())),
         }
     woken = out.trigger[:, 0] >= 0
     names = [f"key {number}" for number in out.keys[out.shown].tolist()]
@@ -556,6 +527,18 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
         "memories": draw_layer(f"layer {out.layer}", ranks, chance, rows),
         "triggers": _with_sinks(out, peaked),
     }
+
+
+def quotes(spec: Spec, out: Out) -> list[Quote]:
+    """The triggers shown, and where they stand."""
+    if spec.key is None:
+        said = [f"key {key}" for key in out.keys[out.shown].tolist()]
+    else:
+        strengths = (out.strength[0] / out.mean_strength[0])[out.trigger[0] >= 0].tolist()
+        said = [f"{strength:.3g} × the mean".replace("-", "−") for strength in strengths]
+    return [
+        Quote("text", part, *line, said=why) for part, line, why in zip(out.part.tolist(), out.lines, said, strict=True)
+    ]
 
 
 def _with_sinks(out: Out, drawing: Drawing) -> Drawing:
@@ -571,25 +554,13 @@ def gaussian_peak(count: int) -> float:
     return math.sqrt(math.pi) * float(torch.special.erfinv(torch.tensor(0.5 ** (1 / count), dtype=torch.float64)))
 
 
-def reads(spec: Spec, shape: Shape) -> Reads | None:
-    """The text, sentence by sentence, up to the layer's memories."""
-    if spec.weights == "shuffled":
-        return None
-    layer = default_layer(shape.layers) if spec.layer is None else spec.layer
-    return Reads(("sentences", spec.tokens, spec.bos), looked_at(shape, layer))
-
-
 def needs(spec: Spec, shape: Shape | None) -> Needs:
-    """The weights, the unembedding in float32, a batch's activations; a pass up to the layer at 20 GFLOP/s, as on two
-    cores."""
+    """The search, where nobody has done it yet; then a layer's values through the unembedding in float32."""
     assert shape is not None
-    layer = default_layer(shape.layers) if spec.layer is None else min(spec.layer, shape.layers - 1)
-    batch = 32 * TYPICAL * (4 * shape.d_mlp + 8 * shape.d_model) * 4
-    block = (shape.parameters - (1 if shape.tied else 2) * shape.d_vocab * shape.d_model) / shape.layers
-    passes = 1.2 * spec.tokens * block * (layer + 1) + shape.d_mlp * shape.d_model * shape.d_vocab
+    needed = search_needs(shape, spec.tokens, copies=1 if spec.weights == "trained" else 2)
     unembedding = shape.d_vocab * shape.d_model * 4
-    weights = shape.bytes * (1 if spec.weights == "trained" else 2)
-    return Needs(bytes=int(weights + unembedding + batch + 24 * spec.tokens), seconds=5 + 2 * passes / 20e9)
+    values = 0 if spec.key is not None else 2 * shape.d_mlp * shape.d_model * shape.d_vocab / 20e9
+    return Needs(bytes=int(needed.bytes + unembedding), seconds=5 + needed.seconds + values)
 
 
 COUNTING = (
@@ -607,7 +578,7 @@ COUNTING = (
 """A text for the examples: 24 sentences, some of them on floating point numbers, some with "as many"."""
 
 EXPERIMENT = Experiment(
-    version=1,
+    version=2,
     Spec=Spec,
     Out=Out,
     compute=compute,
@@ -631,7 +602,7 @@ EXPERIMENT = Experiment(
         "memories": "A layer: how often the value agrees with the text, and the memories that push hardest.",
         "triggers": "A layer: how peaked its keys are, and how many of a key's triggers end in one token.",
         "page": "One key: its triggers with the token that wakes it, their strengths, and what its value pushes.",
-        "coefficients": "One key: its strength at every token of the text.",
+        "meeting": "One key: how far it pushes what came next after each trigger, beside what it pushes most.",
     },
     examples=(
         Example(
@@ -654,6 +625,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     needs=needs,
-    reads=reads,
+    quotes=quotes,
     nonsense=Nonsense("the same weights in random order", "what the model has learnt", {"weights": "shuffled"}),
 )

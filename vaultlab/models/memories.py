@@ -5,7 +5,7 @@ Source: Geva et al. (2021), "Transformer Feed-Forward Layers Are Key-Value Memor
 https://aclanthology.org/2021.emnlp-main.446
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,9 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model, Shape
-from vaultlab.models.sentences import Batch
-from vaultlab.models.trace import Site, Trace, sinks, trace
+from vaultlab.models.load import Model
 
 LOGITS = 2**22
 """Logits held at once where values are read as tokens: 16 MB."""
@@ -39,84 +37,38 @@ class Triggers(NamedTuple):
 
 
 class Strongest:
-    """The strongest triggers of every key so far, on the device: memory does not grow with the text."""
+    """The strongest triggers of a layer's keys so far, on the device: memory does not grow with the text. In no order.
 
-    def __init__(self, top: int) -> None:
-        self.top = top
-        self._best: list[Tensor] = []
-        self.total: Float[Tensor, " key"] | float = 0.0
+    `at` is −1, and the coefficient 0, where a key has fewer; `total` is Σ |m| over all tokens.
+    """
+
+    def __init__(
+        self, coefficient: Float[Tensor, "key top"], at: Int[Tensor, "key top"], total: Float[Tensor, " key"]
+    ) -> None:
+        self.coefficient, self.at, self.total = coefficient, at, total
 
     def add(
-        self,
-        m: Float[Tensor, "batch pos key"],
-        wanted: Bool[Tensor, "batch pos"],
-        *labels: Int[Tensor, "batch pos"],
+        self, m: Float[Tensor, "batch pos key"], wanted: Bool[Tensor, "batch pos"], at: Int[Tensor, "batch pos"]
     ) -> None:
-        """Take in a batch of sentences: of each one the `wanted` token with the largest |m|, with its labels."""
-        m = m.to(torch.promote_types(m.dtype, torch.float32))
-        strength = m.abs().masked_fill_(~wanted[..., None], 0)
-        self.total = self.total + strength.sum((0, 1))
-        most, where = strength.max(dim=1)
-        rows = torch.arange(len(m), device=m.device)[:, None]
-        found = [m.gather(1, where[:, None])[:, 0], *(label[rows, where] for label in labels)]
-        found = [values.masked_fill(most == 0, 0 if place == 0 else -1) for place, values in enumerate(found)]
-        if self._best:
-            found = [torch.cat(pair) for pair in zip(self._best, found, strict=True)]
-        order = found[0].abs().topk(min(self.top, len(found[0])), dim=0).indices
-        self._best = [values.gather(0, order) for values in found]
-
-    def found(self) -> list[Tensor]:
-        """Coefficients, then labels [key, top]; fewer than `top` where there were fewer sentences."""
-        return [values.T for values in self._best]
-
-
-class Look(NamedTuple):
-    """A batch with its coefficients. `ask`: which tokens may be triggers; `massive`: left out of them as sinks."""
-
-    batch: Batch
-    m: Float[Tensor, "batch pos key"]
-    ask: Bool[Tensor, "batch pos"]
-    massive: Bool[Tensor, "batch pos"]
-
-
-def looked_at(shape: Shape, layer: int) -> tuple[Site, Site]:
-    """Where a look is taken: at the stream that the MLP reads, and at its memories' coefficients."""
-    return Site("resid_pre" if "parallel" in shape.flags else "resid_mid", layer), Site("m", layer)
-
-
-def look(model: Model, batch: Batch, layer: int, read: Trace = trace) -> Look:
-    """One batch, up to a layer's coefficients; a sink is one among the batch's tokens."""
-    stream, site = looked_at(model.shape, layer)
-    found = read(model, batch.ids, (stream, site))
-    ask, massive = _wanted(batch, found[stream], list(model.tokenizer.all_special_ids))
-    return Look(batch, found[site], ask, massive)
-
-
-def _wanted(batch: Batch, stream: Float[Tensor, "batch pos d_model"], special: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """No trigger is: position 0, padding, a sink, a special token, a token with none or a special one behind it."""
-    real, at = batch.real.to(stream.device), batch.at.to(stream.device)
-    none = torch.tensor([-1, *special], device=stream.device)
-    ids, following = batch.ids.to(stream.device), batch.following.to(stream.device)
-    own = real & (at >= 0) & ~torch.isin(ids, none) & ~torch.isin(following, none)
-    own[:, 0] = False
-    massive = torch.zeros_like(real)
-    massive[real] = sinks(stream[real])
-    return own & ~massive, own & massive
-
-
-@torch.inference_mode()
-def triggers(looks: Iterable[Look], top: int, d_vocab: int) -> Triggers:
-    """Every key's strongest triggers over all batches; one is looked at, then let go."""
-    strongest = Strongest(top)
-    left_out, seen = (torch.zeros(d_vocab, dtype=torch.long) for _ in range(2))
-    looked_at = 0
-    for batch, m, ask, massive in looks:
-        strongest.add(m, ask, batch.at.to(m.device), batch.following.to(m.device))
-        left_out += torch.bincount(batch.ids[massive.cpu()], minlength=d_vocab)
-        seen += torch.bincount(batch.following[ask.cpu()], minlength=d_vocab)
-        looked_at += int(ask.sum())
-    coefficient, at, following = (values.cpu().contiguous() for values in strongest.found())
-    return Triggers(coefficient, at, following, torch.as_tensor(strongest.total).cpu(), looked_at, left_out, seen)
+        """Take in a batch of sentences: of each one the `wanted` token with the largest |m|. `at`: its number."""
+        m = m.to(self.coefficient.dtype)
+        strength = (m * wanted[..., None]).abs_()
+        self.total += strength.flatten(0, 1).sum(0)
+        most, kept = strength.amax(1).T, self.coefficient.abs()
+        # only keys that something new comes in at, and only there is it looked up where it stands
+        keys = (most > kept.amin(1, keepdim=True)).any(1).nonzero()[:, 0]
+        top = kept.shape[1]
+        best, order = torch.cat([kept[keys], most[keys]], dim=1).topk(top, dim=1, sorted=False)
+        stay = order.clamp(max=top - 1)
+        coefficient, number = self.coefficient[keys].gather(1, stay), self.at[keys].gather(1, stay)
+        row, place = ((order >= top) & (best > 0)).nonzero(as_tuple=True)
+        sentence, key = order[row, place] - top, keys[row]
+        pos = strength[sentence, :, key].argmax(1)
+        coefficient[row, place] = m[sentence, pos, key]
+        number[row, place] = at[sentence, pos].to(number.dtype)
+        empty = best == 0
+        self.coefficient[keys] = coefficient.masked_fill(empty, 0)
+        self.at[keys] = number.masked_fill(empty, -1)
 
 
 class Promoted(NamedTuple):

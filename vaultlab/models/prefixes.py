@@ -1,4 +1,4 @@
-"""Triggers read again, by other ways than the stream: their prefixes alone, a batch directly, in another gauge."""
+"""Triggers read again, by other ways than the stream: their prefixes alone, and in another gauge."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vaultlab.models import parts
 from vaultlab.models.load import Model
-from vaultlab.models.memories import Triggers, look, readout
-from vaultlab.models.sentences import Sentences, batch_of, batches
+from vaultlab.models.memories import Triggers, readout
+from vaultlab.models.sentences import Sentences, batch_of
 from vaultlab.models.trace import Site, trace
 from vaultlab.models.verify import in_float32
 from vaultlab.models.weights import MLPParts
@@ -33,9 +33,10 @@ def read_prefixes(model: Model, prefixes: Sentences, layer: int) -> Seen:
     last = real.sum(1) - 1
     rows = torch.arange(len(last), device=model.device)
     names = Site("mlp_in", layer), Site("m", layer), Site("mlp", layer)
-    found = trace(model, batch.ids, [*names, Site("final")])
-    with in_float32(model):
-        wide = trace(model, batch.ids, [names[0], names[2]])
+    found = wide = trace(model, batch.ids, [*names, Site("final")])
+    if model.dtype not in (torch.float32, torch.float64):
+        with in_float32(model):
+            wide = trace(model, batch.ids, [names[0], names[2]])
     exact = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
     mlp = parts.mlp(model, layer, exact)
     own = found[names[1]][real].to(exact) @ mlp.W_out + mlp.b_out
@@ -46,6 +47,15 @@ def read_prefixes(model: Model, prefixes: Sentences, layer: int) -> Seen:
         algebra_residual=apart(mlp(wide[names[0]][real].to(exact)), wide[names[2]][real]),
         rounding_residual=apart(own, found[names[2]][real]),
     )
+
+
+def shortest(sentences: Sentences, at: Int[Tensor, " prefix"], tokens: int) -> Int[Tensor, " some"]:
+    """Which of these prefixes are read as one batch of at most so many tokens, the shortest first; one at least."""
+    prefixes = sentences.up_to(at)
+    order = (prefixes.stop - prefixes.start).argsort(stable=True)
+    length = (prefixes.stop - prefixes.start)[order] + len(sentences.lead)
+    fits = int((length * torch.arange(1, len(order) + 1) <= tokens).sum())
+    return order[: max(1, fits)]
 
 
 def apart(one: Float[Tensor, "*row d_model"], other: Float[Tensor, "*row d_model"]) -> Float[Tensor, ""]:
@@ -81,30 +91,6 @@ def gauge_residual(
     return torch.maximum(apart(*strengths), apart(*written))
 
 
-def stream_residual(
-    model: Model, sentences: Sentences, layer: int, keys: slice, found: Triggers, size: int
-) -> Float[Tensor, ""]:
-    """How far the strongest |m| of a key move, as a share of its largest, when one batch is looked at directly.
-
-    It is the batch with the strongest trigger of all. Its triggers are taken out of what the stream found, and put in
-    again from a plain look at each of its sentences.
-    """
-    best = found.coefficient[:, 0].abs().argmax()
-    home = sentences.holding(found.at)
-    batch = next(one for one in batches(sentences, size) if home[best, 0] in one.sentence)
-    _, coefficients, ask, _ = look(model, batch, layer)
-    direct = torch.stack(
-        [
-            m[may].abs().amax(0) if may.any() else torch.zeros_like(m[0])
-            for m, may in zip(coefficients[..., keys], ask, strict=True)
-        ]
-    )
-    strength = found.coefficient.abs()
-    elsewhere = strength.masked_fill(torch.isin(home, batch.sentence), 0)
-    again = torch.cat([elsewhere, direct.T.cpu().to(strength)], dim=1).topk(strength.shape[1], dim=1).values
-    return ((again - strength).abs().amax(1) / strength[:, 0].clamp(min=1e-30)).max()
-
-
 def misaligned(sentences: Sentences, found: Triggers) -> int:
     """How many triggers begin a sentence, or are followed in the text by another token than the one kept."""
     woken = found.at >= 0
@@ -114,3 +100,11 @@ def misaligned(sentences: Sentences, found: Triggers) -> int:
     follows = torch.where(at + 1 < sentences.stop[home], within, sentences.next[at])
     first = (at == sentences.start[home]) & (len(sentences.lead) == 0)
     return int(((follows != came) | first).sum())
+
+
+def line(model: Model, sentences: Sentences, at: int) -> tuple[str, str, str]:
+    """A prefix as it is shown: what stands before the token that wakes a memory, that token, the next one."""
+    [start] = sentences.up_to(torch.tensor([at])).start.tolist()
+    before = model.tokenizer.decode(sentences.ids[start:at].tolist(), clean_up_tokenization_spaces=False)
+    token, after = model.token_strings([int(sentences.ids[at]), int(sentences.next[at])])
+    return before, token, after

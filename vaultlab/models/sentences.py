@@ -39,6 +39,7 @@ class Sentences:
     start: Int[Tensor, " sentence"]
     stop: Int[Tensor, " sentence"]
     lead: Int[Tensor, " lead"]
+    part: Int[Tensor, " sentence"]
 
     def __len__(self) -> int:
         return len(self.start)
@@ -49,7 +50,8 @@ class Sentences:
 
     def up_to(self, at: Int[Tensor, " prefix"]) -> "Sentences":
         """The sentences in which tokens stand, each cut off behind its token."""
-        return replace(self, start=self.start[self.holding(at)], stop=at + 1)
+        home = self.holding(at)
+        return replace(self, start=self.start[home], stop=at + 1, part=self.part[home])
 
 
 class Batch(NamedTuple):
@@ -71,12 +73,14 @@ def cut(model: Model, texts: Sequence[str], tokens: int, bos: bool | None = None
     """
     lead = _lead(model, bos)
     longest = min(LONGEST, model.shape.context) - len(lead)
-    ids, following, starts, stops = [], [], [], []
+    ids, following, starts, stops, parts = [], [], [], [], []
     seen: set[bytes] = set()
     done = 0
-    for text in filter(str.strip, texts):
+    for number, text in enumerate(texts):
         if done >= tokens:
             break
+        if not text.strip():
+            continue
         part = model.tokens(text[: _CHARACTERS * (tokens - done)], bos=False)
         after = torch.cat([part.ids[1:], torch.tensor([-1])])
         for first, last in _bounds(part.text, part.spans, longest):
@@ -90,9 +94,15 @@ def cut(model: Model, texts: Sequence[str], tokens: int, bos: bool | None = None
             starts.append(done)
             done += last - first
             stops.append(done)
+            parts.append(number)
     none = torch.zeros(0, dtype=torch.long)
     return Sentences(
-        torch.cat([none, *ids]), torch.cat([none, *following]), torch.tensor(starts), torch.tensor(stops), lead
+        torch.cat([none, *ids]),
+        torch.cat([none, *following]),
+        torch.tensor(starts, dtype=torch.long),
+        torch.tensor(stops, dtype=torch.long),
+        lead,
+        torch.tensor(parts, dtype=torch.long),
     )
 
 
@@ -111,12 +121,11 @@ def _bounds(text: str, spans: Sequence[tuple[int, int]], longest: int) -> Iterat
             yield start, min(start + longest, last)
 
 
-def batches(sentences: Sentences, size: int) -> Iterator[Batch]:
-    """All sentences, at most `size` at once, and of long ones fewer: at most TYPICAL × `size` tokens. The longest come
-    first: where memory is short, it shows at once."""
+def batches(sentences: Sentences, size: int, done: int = 0) -> Iterator[Batch]:
+    """All sentences but the first `done`, at most `size` at once, and of long ones fewer: at most TYPICAL × `size`
+    tokens. The longest come first: where memory is short, it shows at once."""
     length = sentences.stop - sentences.start
     order = length.argsort(descending=True, stable=True)
-    done = 0
     while done < len(order):
         longest = int(length[order[done]]) + len(sentences.lead)
         members = order[done : done + max(1, min(size, TYPICAL * size // longest))]

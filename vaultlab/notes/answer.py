@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vaultlab.result import Check, Judgement, Metric, Point, Verdict
+from vaultlab.result import Check, Judgement, Metric, Point, Quote, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,16 @@ class Shown:
 
     file: str
     alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """A place of a text that the figures show, and where it stands: in a note (its path without `.md`), or in what is
+    called `source` there; both empty: in the block itself."""
+
+    quote: Quote
+    note: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,7 @@ class Page:
     points: tuple[Point, ...] = ()
     error: PageError | None = None
     stress: Stress | None = None
+    quotes: tuple[Quoted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

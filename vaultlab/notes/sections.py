@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vaultlab.notes import digits, escape
-from vaultlab.notes.answer import Page, Stress
+from vaultlab.notes.answer import Page, Quoted, Stress
 from vaultlab.notes.history import setting
 from vaultlab.result import Judgement, Metric, Point
 
@@ -22,6 +22,9 @@ LONG = 30
 
 ROWS = 1000
 """Points in a result note at most: as many as can be looked through, in some 50 KB."""
+
+BEFORE = 80
+"""Characters of a quoted text in front of what it is quoted for."""
 
 _TREND = re.compile(r"\b(?:rises|falls)\s+with\b")
 _TRENDS = (
@@ -58,6 +61,7 @@ def context(page: Page, runs: Sequence[str]) -> dict[str, Any]:
         "figure": figures[0] if figures else None,
         "lines": [one for one in (_findings(page), _broken(page), *_under_stress(page.stress), _ran(page)) if one],
         "figures": figures,
+        "quotes": [_quoted(one) for one in page.quotes],
         "stress": _stress(page.stress) if page.stress else None,
         "metrics": _table_of(page),
         "points": _points(page.points, headline=True) if len(page.points) > LONG else None,
@@ -206,6 +210,18 @@ def _claim(one: Judgement) -> str:
     return f"{said} ({escape.plain(one.note)})" if one.note else said
 
 
+def _quoted(one: Quoted) -> str:
+    """A place of a text: what it is shown for in bold, with a link to the note in which it stands."""
+    quote = one.quote
+    before = escape.line(quote.before)
+    before = escape.plain(f"…{before[-BEFORE:]}" if len(before) > BEFORE else before)
+    token, after = escape.plain(quote.token) or "⟨⟩", escape.plain(quote.after)
+    where = escape.link(one.note) if one.note else escape.plain(one.source)
+    words = " ".join(part for part in (before, f"**{token}**", f"→ {after}" if after else "") if part)
+    said = f"{escape.plain(quote.said)}: " if quote.said else ""
+    return f"{said}{words} · {where}" if where else f"{said}{words}"
+
+
 def _under_stress(stress: Stress | None) -> Iterable[str]:
     """The card's lines: how often the claims hold, where they break, and which of them say nothing."""
     if stress is None:
@@ -263,7 +279,8 @@ def _words(name: str) -> str:
 def _fact(value: Any) -> str:
     # Not cut to four digits: versions and seeds are no measurements.
     if isinstance(value, Mapping) and "sha256" in value:
-        said = " ".join(str(it) for name, it in value.items() if name != "sha256")
+        parts = {name: it for name, it in value.items() if name != "sha256"}
+        said = " ".join(it if isinstance(it, str) else f"{name} {it}" for name, it in parts.items())
         return f"{said or 'as written'} (sha256 {str(value['sha256'])[:12]})"
     return setting(value) if isinstance(value, float | bool | Mapping | list | tuple) else escape.line(str(value))
 

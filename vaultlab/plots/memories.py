@@ -1,5 +1,6 @@
 """Figures of memories: prefixes with the token that wakes one, the tokens that a value pushes, how peaked keys are."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -27,13 +28,16 @@ class Line(NamedTuple):
 
 def fitted(text: str, points: float, *, end: bool = False) -> str:
     """As much of a text as fits into a width, from its beginning or up to its `end`; … for what is left out."""
-    shown = visible(text)
-    if _width(shown) <= points:
-        return shown
-    kept = shown
-    while kept and _width("…" + kept) > points:
-        kept = kept[1:] if end else kept[:-1]
-    return "…" + kept if end else kept + "…"
+    most = int(points)  # no character is narrower than a point
+    kept = visible(text[-most:] if end else text[:most])
+    if len(text) <= most and _width(kept) <= points:
+        return kept
+    count = bisect_right(range(1, len(kept) + 1), points, key=lambda count: _width("…" + _cut(kept, count, end)))
+    return "…" + _cut(kept, count, end) if end else _cut(kept, count, end) + "…"
+
+
+def _cut(text: str, count: int, end: bool) -> str:
+    return text[len(text) - count :] if end else text[:count]
 
 
 @cache
@@ -113,23 +117,27 @@ def _said_page(name: str, lines: Sequence[Line], tokens: Sequence[str], pushes: 
     )
 
 
-def draw_coefficients(name: str, strengths: NDArray[np.floating]) -> Drawing:
-    """One memory's strength at every token of the text, positive where it writes as at its strongest trigger."""
-    mean = np.abs(strengths).mean()
-    scaled = strengths / mean
-    with canvas(height=3.2) as (figure, axes):
+def draw_meeting(name: str, lines: Sequence[Line], came: Sequence[float], most: Sequence[float]) -> Drawing:
+    """Where one memory's key and value meet: at each trigger its push on what came next, and on its own top token."""
+    place = np.arange(len(lines))
+    with canvas(height=1.5 + 0.29 * len(lines)) as (figure, axes):
         ax = axes[0, 0]
-        edges = np.linspace(min(scaled.min(), 0), scaled.max(), 61)
-        counts, _ = np.histogram(scaled, edges)
-        side = np.where((edges[:-1] + edges[1:]) / 2 < 0, OPPOSITE, WAKES)
-        ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=side.tolist())
-        log_axis(ax, "y")
-        ax.set(xlabel="strength (× the mean; below 0: it writes the opposite)", ylabel="tokens (log scale)")
-    over = int((np.abs(scaled) > 10).sum())
+        ax.axvline(0, color=GREY, linewidth=0.8)
+        ax.hlines(place, came, most, color=GREY, linewidth=1)
+        ax.plot(most, place, "o", color=GREY, fillstyle="none", markersize=11, label="the token it pushes most")
+        ax.plot(came, place, "o", color=MEETS, markersize=7, label="the token that came next")
+        ax.set_yticks(place, [f"{fitted(line.token, 80)} → {fitted(line.after, 80)}" for line in lines])
+        ax.set_ylim(len(lines) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel(f"push of {name} at each trigger (nats)")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1, handletextpad=0.2)
+    share = float(np.median(np.array(came) / np.array(most)))
+    best = max(range(len(lines)), key=came.__getitem__)
     return Drawing(
         figure,
-        f"The strength of {name} at {len(strengths)} tokens: {over} are over 10 × the mean, the strongest at "
-        f"{np.abs(scaled).max():.3g} ×; at {np.mean(strengths < 0):.0%} of the tokens it writes the opposite.",
+        f"At its {len(lines)} strongest triggers {name} pushes the token that came next by {share:.0%} (median) of "
+        f"what it pushes most; furthest {visible(lines[best].after)} after {visible(lines[best].token)}, by "
+        f"{came[best]:.2g} nats.",
     )
 
 

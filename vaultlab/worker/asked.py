@@ -124,7 +124,7 @@ def asked(ask: Ask, registry: Mapping[str, Experiment], model_hash: ModelHash) -
     known = entry(ask.experiment, experiment)
     given = {name: _given(ask, name, one, registry, model_hash) for name, one in ask.given.items()}
     runs = tuple(_run(ask, known, experiment, point, given, model_hash) for point in ask.points or ({},))
-    key = runs[0].key if not ask.points else _hash({"sweep": sorted({run.key for run in runs})})
+    key = runs[0].key if not ask.points else hashed({"sweep": sorted({run.key for run in runs})})
     return Asked(known, experiment, runs, key, _summary(known, runs))
 
 
@@ -204,7 +204,7 @@ def _key(
     names."""
     values = json.loads(spec.model_dump_json(exclude_defaults=True))
     by_content = {*hashes, *texts, *given}
-    return _hash(
+    return hashed(
         {
             "experiment": known.name,
             "version": known.version,
@@ -216,7 +216,8 @@ def _key(
     )
 
 
-def _hash(what: Any) -> str:
+def hashed(what: Any) -> str:
+    """The hash of plain data, in whatever order its keys came."""
     return hashlib.sha256(canonical(what).encode()).hexdigest()
 
 

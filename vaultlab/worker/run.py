@@ -15,14 +15,24 @@ from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.experiment import Bench, Directions, Experiment
 from vaultlab.models.load import Model, content_of
 from vaultlab.plots.style import render
-from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Refusal, Result
+from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Quote, Refusal, Result
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
-from vaultlab.worker.course import Course, Stopped, choose, device_broken, peak_memory, short_of_memory, watch_peak
+from vaultlab.worker.course import (
+    Course,
+    Stopped,
+    choose,
+    device_broken,
+    device_name,
+    peak_memory,
+    short_of_memory,
+    watch_peak,
+)
 from vaultlab.worker.limits import check_limits, check_points, estimates, in_words, no_memory
 from vaultlab.worker.pace import Pace
 from vaultlab.worker.passes import Reader, reader
 from vaultlab.worker.provenance import look, provenance
 from vaultlab.worker.residents import Residents
+from vaultlab.worker.shelf import Shelf
 from vaultlab.worker.store import Store, settled
 from vaultlab.worker.sweep import sweep_data, swept
 
@@ -201,7 +211,8 @@ class Runner:
             used.append(self.residents.get(name, course.device, lambda doing: course.report(doing, 0, 1)))
             return used[-1]
 
-        bench = Bench(course.device, torch.float32, model, batch=batch, report=course.report)
+        shelf = Shelf(self.store, {"device": device_name(course.device), "batch": batch})
+        bench = Bench(course.device, torch.float32, model, batch=batch, report=course.report, shared=shelf)
         watch_peak(course.device)
         for out, begun in self._each(journey, experiment, runs, bench):
             facts = {
@@ -209,6 +220,7 @@ class Runner:
                 "peak_memory_bytes": peak_memory(course.device),
                 "dtype": str(used[-1].dtype if used else bench.dtype).removeprefix("torch."),
                 **({"batch": batch} if used else {}),
+                **({"shared": dict(shelf.used)} if shelf.used else {}),
             }
             yield settled(out), facts
 
@@ -259,13 +271,15 @@ class Runner:
         metrics, checks = tuple(experiment.measure(spec, out)), tuple(experiment.verify(spec, out))
         figures: dict[str, Figure] = {}
         data: dict[str, Any] = {}
+        quotes: tuple[Quote, ...] = ()
         view = f"{journey.look}-numbers"
         if not run.point:
             journey.course.report("drawing", 0, 1)
             figures = {name: render(drawing) for name, drawing in experiment.draw(spec, out).items()}
             data = json.loads(json.dumps(experiment.data(spec, out))) if experiment.data else {}
+            quotes = tuple(experiment.quotes(spec, out)) if experiment.quotes else ()
             view = journey.look
-        result = Result("", run.key, False, metrics, checks, figures, data=data, provenance=written)
+        result = Result("", run.key, False, metrics, checks, figures, data=data, provenance=written, quotes=quotes)
         self._keep(run.key, view, result)
         return result
 
