@@ -74,7 +74,7 @@ from vaultlab.experiment import (
 )
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
-from vaultlab.models.heads import SLICE, Reading, apart, constant, kronecker_residual, read, rebuilt
+from vaultlab.models.heads import SLICE, Reading, address, apart, constant, kronecker_residual, read, rebuilt
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.tokens import Tokens
@@ -156,12 +156,6 @@ class Out(NamedTuple):
     heads_residual: Float[Tensor, ""]
     kronecker_residual: Float[Tensor, ""]
     stream_residual: Float[Tensor, ""]
-
-
-def address(head: str) -> tuple[int, int]:
-    """Layer and number of a head: L17H8 → 17, 8."""
-    layer, number = head[1:].split("H")
-    return int(layer), int(number)
 
 
 Found = dict[Site, Tensor]

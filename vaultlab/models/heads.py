@@ -49,6 +49,12 @@ class Reading(NamedTuple):
     rounding_residual: Float[Tensor, ""]
 
 
+def address(head: str) -> tuple[int, int]:
+    """Layer and number of a head: L17H8 → 17, 8."""
+    layer, number = head[1:].split("H")
+    return int(layer), int(number)
+
+
 def constant(attn: AttentionParts, norm: Norm) -> Float[Tensor, " d_model"]:
     """What a layer adds to every token wherever its heads look: b_O, and b_V and the norm's bias through W_O."""
     return attn.b_O + (attn.b_V + norm.bias @ attn.W_V).flatten() @ attn.W_O.flatten(0, 1)
