@@ -16,6 +16,7 @@ from vaultlab.errors import NoteError, RunError, VaultError
 from vaultlab.jobs import Jobs, Priority
 from vaultlab.pipeline import QUIET_S, Outcome
 from vaultlab.result import Answer, Ask, Failure, Progress, Refusal
+from vaultlab.survey import Survey
 from vaultlab.vault import files, index, presence, watch
 from vaultlab.vault.changes import PARSE_S, RUN_S
 from vaultlab.vault.journal import Journal, home, lock, made
@@ -156,6 +157,30 @@ def test_our_own_writing_sets_nothing_off(alive: Alive) -> None:
     alive.settle()
     assert alive.ran == ["two"]
     assert alive.everything() == before
+
+
+def test_what_we_write_in_a_large_vault_sets_no_look_off_at_once(alive: Alive) -> None:
+    looks, look = [], alive.daemon.pipeline.look
+
+    def slow() -> Survey:
+        looks.append(alive.clock)
+        alive.clock += 0.5
+        return look()
+
+    alive.daemon.pipeline.look = slow
+    alive.save("Note.md", NOTE)
+    alive.after(PARSE_S)
+    assert len(looks) == 1, "what an author writes is looked at soon"
+    alive.write("vaultlab/other.md", "Of ours.")
+    alive.daemon.changes.add("vaultlab/other.md")
+    alive.after(5)
+    assert len(looks) == 1
+    alive.after(5)
+    assert len(looks) == 2, "a look takes half a second, so after twenty times as long"
+    alive.daemon.changes.add("vaultlab/other.md")
+    alive.save("Note.md", NOTE.replace("number: 1", "number: 3"))
+    alive.after(PARSE_S)
+    assert len(looks) == 3, "what an author writes meanwhile is looked at soon all the same"
 
 
 def test_back_to_what_it_was_before_runs_again(alive: Alive) -> None:

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ _PACKAGE = Path(__file__).parent
 _CODE = ("experiments", "models", "experiment.py")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One experiment. `schema` is its Spec's JSON schema; metrics, examples and nonsense are as Quantity, Example and
     Nonsense say; `interactive`: whether its results carry what an interactive figure is drawn from."""
@@ -46,19 +47,25 @@ class Entry:
         """The first line of the manual page."""
         return self.page.strip().splitlines()[0]
 
-    @property
+    @cached_property
     def fields(self) -> Mapping[str, Mapping[str, Any]]:
         """Name → its JSON schema, in the Spec's order, with whatever it refers to or may be put in."""
         shared = self.schema.get("$defs", {})
         return {name: _resolved(entry, shared) for name, entry in self.schema.get("properties", {}).items()}
 
-    @property
-    def defaults(self) -> dict[str, Any]:
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
         return {name: entry.get("default") for name, entry in self.schema.get("properties", {}).items()}
 
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """The fields of this kind: `model`, `text`, `result` or `head`."""
-        return tuple(name for name, entry in self.fields.items() if kind in _kinds(entry))
+        return self._of_kinds.get(kind, ())
+
+    @cached_property
+    def _of_kinds(self) -> Mapping[str, tuple[str, ...]]:
+        kinds = {name: _kinds(entry) for name, entry in self.fields.items()}
+        every = set().union(*kinds.values())
+        return {kind: tuple(name for name, its in kinds.items() if kind in its) for kind in every}
 
     @property
     def stress(self) -> dict[str, list[Any]]:

@@ -44,6 +44,7 @@ _DEBTS_S = 1.0
 _WRITE_WAIT_S = 60.0
 _BUSY_S, _IDLE_S, _PACE_S = 0.1, 0.5, 0.02
 _SLEPT_S = 5.0
+_TIMES = 20  # so many times as long as a look takes, a change in our own folder, mostly by our own hand, waits
 _BY_NAME = "asked for by hand"
 _BY_RENDER = "asked for by `render`"
 _WANTED = Selection()
@@ -98,14 +99,14 @@ class Daemon:
         self._work = threading.Event()
         self._ended = threading.Event()
         self._seen: set[tuple[str, str, str]] = set()
-        self._stale: list[Item] = []
+        self._stale: dict[tuple[str, str, str], list[Item]] = {}
         self._held: dict[tuple[str, str, str], Item] = {}
         self._named: set[str] = set()
         self._edited: dict[str, None] = {}
         self._changed: list[str] = []
         self._again: set[tuple[str, str, str]] = set()
         self._problems_due = self._writing = False
-        self._next_look = self._next_debts = 0.0
+        self._next_look = self._rested = self._next_debts = 0.0
         self._told_debts: set[tuple[str, str]] = set()
         self._told_large: set[tuple[str, str, str]] = set()
         self.restraint = ""
@@ -213,9 +214,8 @@ class Daemon:
         with self._lock:
             for request in presence.requests(self.root):
                 self._guarded(partial(self.ask_for, request))
-            changed = self.changes.take()
-            self._changed += changed
-            if changed or self.now() >= self._next_look:
+            self._changed += self.changes.take()
+            if self.now() >= (self._changed_look() if self._changed else self._next_look):
                 self._look()
             if self.restraint:
                 self._hold_back()
@@ -228,21 +228,30 @@ class Daemon:
                 self._set_status(held=len(self._held))
         self.noticed()
 
+    def _changed_look(self) -> float:
+        """When to look at what has changed."""
+        ours = f"{self.survey.config.folder}/" if self.survey else ""
+        only_ours = bool(ours) and all(path.startswith(ours) for path in self._changed)
+        return min(self._rested, self._next_look) if only_ours else 0.0
+
     def _look(self) -> None:
-        self._next_look = self.now() + LOOK_S
+        began = self.now()
+        self._next_look = began + LOOK_S
         survey = self.survey = self.pipeline.look()
+        self._rested = self.now() + _TIMES * (self.now() - began)
         changed, self._changed = self._changed, []
         for path in changed:
             if path in survey.scan.notes and not self._own(path):
                 self._edited.pop(path, None)
                 self._edited[path] = None  # the last one is being edited now
-        waiting = {_key(item) for item in survey.items if item.state != "fresh"}
-        self._seen &= waiting - self._again
+        waiting = {_key(item): item for item in survey.items if item.state != "fresh"}
+        self._seen &= waiting.keys() - self._again
         self._again.clear()
-        self._held = {key: item for key, item in self._held.items() if key in waiting}
-        self._stale = [
-            item for item in survey.items if _WANTED.wants(item) and (item.run != "manual" or item.state == "error")
-        ]
+        self._held = {key: waiting[key] for key in self._held if key in waiting}
+        self._stale = {}
+        for item in survey.items:
+            if _WANTED.wants(item) and (item.run != "manual" or item.state == "error"):
+                self._stale.setdefault(_key(item), []).append(item)
         self._problems_due = True
         self._tell_large(survey)
         self._forget_unasked(survey)
@@ -289,7 +298,8 @@ class Daemon:
 
     def _todo(self) -> list[Item]:
         """What is neither queued, nor answered, nor held back."""
-        return [item for item in self._stale if _key(item) not in self._seen and _key(item) not in self._held]
+        todo = self._stale.keys() - self._seen - self._held.keys()
+        return [item for key, items in self._stale.items() if key in todo for item in items] if todo else []
 
     def _queue(self) -> None:
         todo = [item for item in self._todo() if item.state != "error"]

@@ -446,6 +446,8 @@ class Pipeline:
 
     def _read_when_quiet(self, note: Path) -> files.Read | None:
         """The note, once nobody is writing it; None if that is not now and this pipeline has no patience."""
+        if not self.patient and note not in self.left and not files.quiet(note, QUIET_S, self.now()):
+            return None
         read = files.read(note)
         if read.sha256 == self.left.get(note) or files.quiet(note, QUIET_S, self.now()):
             return read

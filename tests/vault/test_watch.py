@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import random
 import shutil
 import threading
 import time
@@ -532,6 +533,19 @@ def test_when_something_will_have_been_quiet_is_known(clock: list[float], change
     assert changes.due_s(PARSE_S, RUN_S) == pytest.approx(RUN_S - 0.1 - PARSE_S)
     clock[0] += RUN_S
     assert changes.due_s(PARSE_S, RUN_S) == math.inf
+
+
+def test_of_many_changes_the_next_to_have_been_quiet_is_found(clock: list[float], changes: Changes) -> None:
+    dice, times = random.Random(1), dict[str, float]()
+    for _ in range(300):
+        name = f"{dice.randrange(40)}.md"
+        changes.add(name)
+        times[name] = clock[0]
+        clock[0] += dice.choice([0.0, 0.01, 0.3])
+        waits = [at + quiet_s - clock[0] for at in times.values() for quiet_s in (PARSE_S, RUN_S)]
+        assert changes.due_s(PARSE_S, RUN_S) == pytest.approx(
+            min((one for one in waits if one > 1e-9), default=math.inf)
+        )
 
 
 def test_one_note_being_typed_keeps_no_other_waiting(clock: list[float], changes: Changes) -> None:

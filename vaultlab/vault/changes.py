@@ -4,6 +4,7 @@ import itertools
 import math
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 
 PARSE_S = 0.3
@@ -59,8 +60,9 @@ class Changes:
     def due_s(self, *seconds: float) -> float:
         """How long until some path will have been quiet for one of these times; infinite where nothing has changed."""
         with self._lock:
-            now = self._now()
-            waits = [at + quiet_s - now for at in self._last.values() for quiet_s in seconds]
+            now, times = self._now(), list(self._last.values())  # in order, so the first that is not quiet yet is next
+        firsts = [(bisect_right(times, now - quiet_s), quiet_s) for quiet_s in seconds]
+        waits = [times[first] + quiet_s - now for first, quiet_s in firsts if first < len(times)]
         return min((wait for wait in waits if wait > 0), default=math.inf)
 
     @property

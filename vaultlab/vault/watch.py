@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import posixpath
 import secrets
 import threading
 import time
@@ -295,12 +294,14 @@ class _Handler(FileSystemEventHandler):
     """Tells each path of an event, relative to `root`, and whether it is a folder's."""
 
     def __init__(self, root: Path, told: Callable[[str, bool], None]) -> None:
-        self._root = str(root)
+        self._from = len(str(root)) + 1
         self._told = told
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         for name in filter(None, (event.src_path, event.dest_path)):
-            self._told(posixpath.relpath(os.fsdecode(cast(str, name)), self._root), event.is_directory)
+            self._told(
+                os.fsdecode(cast(str, name))[self._from :] or ".", event.is_directory
+            )  # a checkout has thousands
 
 
 class _Overflow(logging.Handler):
