@@ -36,12 +36,16 @@ STARTS = 16
 
 
 class Course(NamedTuple):
-    """How a toy is trained: `learning_rate` is Adam's at its most; it rises for 100 steps, then falls to 5 %."""
+    """How a toy is trained: `learning_rate` is Adam's at its most; it rises for 100 steps, then falls to 5 %.
+
+    `periods` are the lengths that a stretch may have, least and most.
+    """
 
     steps: int = 3000
     batch: int = 32
     learning_rate: float = 0.01
     seed: int = 0
+    periods: tuple[int, int] = PERIODS
 
 
 class Repeats(NamedTuple):
@@ -51,11 +55,13 @@ class Repeats(NamedTuple):
     known: Bool[Tensor, "batch pos"]
 
 
-def repeats(batch: int, length: int, d_vocab: int, generator: torch.Generator) -> Repeats:
+def repeats(
+    batch: int, length: int, d_vocab: int, generator: torch.Generator, periods: tuple[int, int] = PERIODS
+) -> Repeats:
     """Texts of `length` tokens, each with a start and a period of its own."""
     base = torch.randint(d_vocab, (batch, length), generator=generator)
     start = torch.randint(STARTS + 1, (batch, 1), generator=generator)
-    period = torch.randint(PERIODS[0], PERIODS[1] + 1, (batch, 1), generator=generator)
+    period = torch.randint(periods[0], periods[1] + 1, (batch, 1), generator=generator)
     at = torch.arange(length)[None]
     from_base = torch.where(at < start, at, start + (at - start) % period)
     return Repeats(base.gather(1, from_base), at >= start + period)
@@ -85,7 +91,7 @@ def train(
         if step % 16 == 0:
             progress(step, course.steps)
         look(step, net)
-        texts = repeats(course.batch, config.context, config.vocab_size, generator)
+        texts = repeats(course.batch, config.context, config.vocab_size, generator, course.periods)
         for group in adam.param_groups:
             group["lr"] = course.learning_rate * _pace(step, course.steps)
         loss, _ = losses(net(texts.ids.to(device)).logits, texts)
