@@ -71,8 +71,8 @@ def cut(model: Model, texts: Sequence[str], tokens: int, bos: bool | None = None
     """The first `tokens` tokens of a text's parts, sentence by sentence; one that comes again, token for token, is left
     out. A sentence never goes over from one part to the next. `bos` as for `Model.tokens`, for every sentence.
     """
-    lead = _lead(model, bos)
-    longest = min(LONGEST, model.shape.context) - len(lead)
+    before = lead(model, bos)
+    longest = min(LONGEST, model.shape.context) - len(before)
     ids, following, starts, stops, parts = [], [], [], [], []
     seen: set[bytes] = set()
     done = 0
@@ -101,12 +101,13 @@ def cut(model: Model, texts: Sequence[str], tokens: int, bos: bool | None = None
         torch.cat([none, *following]),
         torch.tensor(starts, dtype=torch.long),
         torch.tensor(stops, dtype=torch.long),
-        lead,
+        before,
         torch.tensor(parts, dtype=torch.long),
     )
 
 
-def _lead(model: Model, bos: bool | None) -> Int[Tensor, " lead"]:
+def lead(model: Model, bos: bool | None) -> Int[Tensor, " lead"]:
+    """What stands before every text: the token that begins texts, or nothing. `bos` as for `Model.tokens`."""
     whole, bare = model.tokens("a", bos=bos).ids, model.tokens("a", bos=False).ids
     return whole[: int((whole == bare[0]).nonzero()[0])]
 
