@@ -49,7 +49,7 @@ from vaultlab.models.exam import CHUNK, FRESH, examine, geometry_checks, mean_lo
 from vaultlab.models.geometry import REPRESENTED, geometry
 from vaultlab.models.load import Shape
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, heat, log_axis
-from vaultlab.plots.vectors import SISTERS, feature_axis, sisters, vectors
+from vaultlab.plots.vectors import SISTERS, feature_axis, sisters, solid_lines, vectors
 from vaultlab.result import Check, Metric
 
 
@@ -347,17 +347,12 @@ def _draw_norms(spec: Spec, out: Out) -> Drawing:
     )
 
 
-LINES = {"1": 1, "¾": 3 / 4, "⅔": 2 / 3, "½": 1 / 2, "⅖": 2 / 5, "⅜": 3 / 8}
-
-
 def _draw_dimensionality(out: Out) -> Drawing:
     best, shares = _best(out), geometry(out.W.double()).dimensionality
     feature = np.arange(1, shares.shape[1] + 1)
     with canvas(height=3.8) as (figure, axes):
         ax = axes[0, 0]
-        for name, height in LINES.items():
-            ax.axhline(height, color=GREY, linewidth=0.7, linestyle=":")
-            ax.text(1.06 if name == "⅜" else 1.01, height, name, transform=ax.get_yaxis_transform(), va="center")
+        solid_lines(ax)
         sisters(ax, [shares[seed].numpy() for seed in _others(out)])
         ax.plot(feature, shares[best].numpy(), "o", color=PALETTE[0], markersize=7, label="lowest loss")
         ax.set(ylim=(-0.04, 1.06), ylabel="dimensionality Dᵢ")

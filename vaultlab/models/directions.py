@@ -5,7 +5,6 @@ For u, v drawn at random on the sphere in d dimensions, cos² is Beta(½, (d −
     P(|cos| > ε) = I_{1−ε²}((d − 1)/2, ½)        I: the regularised incomplete beta function
 """
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -13,38 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LONGEST = 100
-"""Steps of the continued fraction at most: where it is used it converges in fewer, up to thousands of dimensions."""
-
+from vaultlab.models.beta import fraction
 
 def tail(cosine: Float[Tensor, "*any"], dimensions: int) -> Float[Tensor, "*any"]:
     """P(|cos| > `cosine`) for two random directions, in float64 and to relative precision, however small it is."""
     a, square = (dimensions - 1) / 2, cosine.double().square()
     scale = math.lgamma(a + 0.5) - math.lgamma(a) - math.lgamma(0.5)
     front = (scale + a * torch.log1p(-square) + 0.5 * square.log()).exp()
-    above, below = front * _fraction(a, 0.5, 1 - square) / a, front * _fraction(0.5, a, square) / 0.5
+    above, below = front * fraction(a, 0.5, 1 - square) / a, front * fraction(0.5, a, square) / 0.5
     return torch.where(square > 1.5 / (a + 2.5), above, 1 - below)  # each where it converges fast
-
-
-def _fraction(a: float, b: float, x: Tensor) -> Tensor:
-    """Of I_x(a, b) the continued fraction, by Lentz's method (DLMF 8.17.22)."""
-    d = 1 / _not_0(1 - (a + b) * x / (a + 1))
-    c, value = torch.ones_like(x), d
-    for m in itertools.count(1):
-        before = value
-        for term in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d, c = 1 / _not_0(1 + term * d), _not_0(1 + term / c)
-            value = value * c * d
-        if m == LONGEST or torch.allclose(value, before, rtol=1e-14, atol=0):
-            break
-    return value
-
-
-def _not_0(x: Tensor) -> Tensor:
-    return torch.where(x.abs() < 1e-300, 1e-300, x)
 
 
 def cosine_at(share: Float[Tensor, "*any"], dimensions: int) -> Float[Tensor, "*any"]:

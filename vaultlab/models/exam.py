@@ -38,9 +38,10 @@ def examine(
     followed: Float[Tensor, " seeds"],
     draws: Draws,
     seed: int,
+    count: int = FRESH,
 ) -> Exam:
-    """`theta` in float64 on the CPU; `followed` is the loss that its training ended with."""
-    vectors = fresh(toy.law, sparsity, draws("toy", seed, "fresh"), FRESH)
+    """`theta` in float64 on the CPU; `followed` is the loss that its training ended with; on `count` fresh vectors."""
+    vectors = fresh(toy.law, sparsity, draws("toy", seed, "fresh"), count)
     held_out = fresh(toy.law, sparsity, draws("toy", seed, "fresh"), HELD_OUT)
     loss, linear = losses(toy, theta, vectors)
     closed, again = linear_loss(toy, sparsity, theta), losses(toy, theta, held_out)[0].mean(1)

@@ -19,6 +19,9 @@ SISTERS = 15
 NAMED = 12
 """Up to so many features, each has its number at the tip."""
 
+LINES = {"1": 1, "¾": 3 / 4, "⅔": 2 / 3, "½": 1 / 2, "⅖": 2 / 5, "⅜": 3 / 8}
+"""The dimensionalities of features alone, and in tetrahedra, triangles, digons, pentagons and square antiprisms."""
+
 
 def vectors(models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: str) -> Canvas:
     """The figure for the models' own number of dimensions: bars, arrows, or arrows seen along three axes."""
@@ -31,6 +34,13 @@ def feature_axis(ax: Axes, features: int) -> None:
     step = max(1, -(-features // 12))
     ax.set(xlim=(0.4, features + 0.6), xlabel="feature")
     ax.set_xticks(range(1, features + 1, step))
+
+
+def solid_lines(ax: Axes) -> None:
+    """The lines of the solids along a y axis of dimensionalities, named at the right."""
+    for name, height in LINES.items():
+        ax.axhline(height, color=GREY, linewidth=0.7, linestyle=":")
+        ax.text(1.06 if name == "⅜" else 1.01, height, name, transform=ax.get_yaxis_transform(), va="center")
 
 
 def sisters(ax: Axes, values: Sequence[NDArray[Any]]) -> None:
