@@ -115,12 +115,12 @@ def test_what_an_exam_finds_wrong(pairs):
     toy, theta = Toy(6, 2, 0.8, True, pairs), random_theta(Toy(6, 2, 0.8, True))
 
     def failed(followed, sparsity=0.7):
-        found = examine(toy, sparsity, theta, followed, draws, 0)
+        found = examine(toy, sparsity, theta, followed, lambda: draws("toy", 0, "fresh"))
         return [check.name.split()[0] for check in training_checks(found) if not check.ok]
 
     followed = losses(toy, theta, fresh(toy.law, 0.7, draws("toy", 0, "fresh"), 2**12))[0].mean(1)
     assert failed(followed) == []
     assert failed(followed * 1.001) == ["loss"]
     other = "together" if pairs != "together" else "exclusive"
-    found = examine(toy._replace(pairs=other), 0.7, theta, followed, draws, 0)
+    found = examine(toy._replace(pairs=other), 0.7, theta, followed, lambda: draws("toy", 0, "fresh"))
     assert [check.name.split()[0] for check in training_checks(found) if not check.ok] == ["loss"]

@@ -128,7 +128,7 @@ def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
 
 
 def _measured(spec: Spec, theta: Tensor, curve: Tensor, curve_at: Sequence[int], bench: Bench) -> Out:
-    exam = examine(toy_of(spec), spec.sparsity, theta, curve[-1], bench.generator, spec.seed)
+    exam = examine(toy_of(spec), spec.sparsity, theta, curve[-1], lambda: bench.generator("toy", spec.seed, "fresh"))
     best = int(exam.loss.argmin())
     return Out(
         W=theta[..., :-1].float(),

@@ -162,9 +162,8 @@ def _measured(spec: Spec, theta: Tensor, followed: Tensor, bench: Bench) -> Out:
     exams = []
     for point, sparsity in enumerate(sparsities := sparsities_of(spec)):
         bench.progress(point, spec.points, "examining")
-        exams.append(
-            examine(_toy(spec), sparsity, theta[point], followed[point], bench.generator, spec.seed, HELD_OUT)
-        )
+        at = (_toy(spec), sparsity, theta[point], followed[point])
+        exams.append(examine(*at, lambda: bench.generator("toy", spec.seed, "fresh"), HELD_OUT))
     W, loss = theta[..., :-1], torch.stack([exam.loss for exam in exams])
     return Out(
         sparsities=sparsities,
@@ -220,9 +219,7 @@ class Look(NamedTuple):
 def look(spec: Spec, out: Out) -> Look:
     W = out.W.double()
     norm, _, share = geometry(W)
-    return Look(
-        norm, share, line(share, spec.tolerance), census(W, norm >= spec.threshold), _best_of(spec, out.loss)
-    )
+    return Look(norm, share, line(share, spec.tolerance), census(W, norm >= spec.threshold), _best_of(spec, out.loss))
 
 
 AT_HALF = Quantity(
@@ -406,7 +403,8 @@ def _swarm(heights: NDArray[np.float64]) -> NDArray[np.float64]:
     for one in np.unique(bins):
         ours = np.flatnonzero(bins == one)
         places[ours] = np.arange(len(ours)) - (len(ours) - 1) / 2
-    return places / max(1.0, np.abs(places).max(initial=0))
+    spread: NDArray[np.float64] = places / max(1.0, np.abs(places).max(initial=0))
+    return spread
 
 
 def _draw_dimensionality(spec: Spec, out: Out, seen: Look) -> Drawing:
@@ -420,7 +418,7 @@ def _draw_dimensionality(spec: Spec, out: Out, seen: Look) -> Drawing:
             kept = seen.kept[point, seen.best]
             heights, solid = seen.dimensionality[point, seen.best][kept].numpy(), seen.solid[point, seen.best][kept]
             at = x * _slots(rarity) ** _swarm(heights)
-            for place in solid.unique().tolist():
+            for place in sorted(set(solid.tolist())):
                 ours = (solid == place).numpy()
                 ax.plot(at[ours], heights[ours], MARKS[place], color=COLOURS[place], markersize=4.5, alpha=0.8)
                 used.add(place)
@@ -478,7 +476,7 @@ def _draw_graphs(out: Out, seen: Look) -> Drawing:
     named = sorted((place for place in range(1, OTHER) if counts[place].any()), key=lambda p: -int(counts[p].max()))
     points = sorted({int(counts[place].argmax()) for place in named[:SHOWN]}) or [int(counts.sum(0).argmax())]
     panels = {f"1/(1 − S) = {rarity[point]:.3g}": _clusters(out, seen, point) for point in points}
-    used = sorted({int(place) for point in points for place in solid[point].unique() if place != ABSENT})
+    used = sorted({int(place) for point in points for place in solid[point].tolist() if place != ABSENT})
     figure = clusters(panels, {NAMES[place]: COLOURS[place] for place in used})
     said = [
         f"at {rarity[point]:.3g} "
@@ -497,7 +495,7 @@ def _clusters(out: Out, seen: Look, point: int) -> list[Cluster]:
     W, kept = out.W[point, seen.best].double(), seen.kept[point, seen.best]
     near = joined(W, kept)
     names, found = groups(near), []
-    for name in names[kept].unique().tolist():
+    for name in sorted(set(names[kept].tolist())):
         ours = (names == name).nonzero()[:, 0]
         U, singular, _ = torch.linalg.svd(W[ours], full_matrices=False)
         at = torch.nn.functional.pad(U * singular, (0, 1))[:, :2] if len(ours) > 1 else torch.zeros(1, 2)
@@ -567,7 +565,7 @@ EXPERIMENT = Experiment(
         *IN_SOLIDS,
     ),
     figures={
-        "dimensionality": "Every feature's share of a dimension at every sparsity, by the solid that it is in, with D*.",
+        "dimensionality": "Every feature's share of a dimension at every sparsity, by its solid, with D*.",
         "solids": "How many features are in which solid, at every sparsity.",
         "graphs": "The features at a few sparsities as a graph: which overlap, and what they make together.",
         "lines": "The share of features on a line and in a solid, with what chance gives, and how full the layer is.",
@@ -599,11 +597,11 @@ EXPERIMENT = Experiment(
             "a-full-layer",
             "From one in four on no dimension is left unused",
             {"features": 200, "hidden": 20, "sparsity_from": 0.75, "sparsity": 0.96, "points": 4, "seeds": 1},
-            ("every filled > 0.99", "at_half < 0.8"),
+            ("every filled > 0.99", "max of represented > 100"),
         ),
         Example(
             "digons-then-more",
-            "Forty features in four dimensions: four digons, and sparser a pentagon or an antiprism beside what is left",
+            "Forty features in four dimensions: four digons, then a pentagon or an antiprism beside what is left",
             {
                 "features": 40,
                 "hidden": 4,

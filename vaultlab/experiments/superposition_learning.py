@@ -136,7 +136,9 @@ def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
 
 
 def _measured(spec: Spec, thetas: Tensor, curve: Tensor, at: Sequence[float], bench: Bench) -> Out:
-    exam = examine(toy_of(spec), spec.sparsity, thetas[-1].double(), curve[-1], bench.generator, spec.seed)
+    exam = examine(
+        toy_of(spec), spec.sparsity, thetas[-1].double(), curve[-1], lambda: bench.generator("toy", spec.seed, "fresh")
+    )
     return Out(
         W=thetas[..., :-1],
         b=thetas[-1, ..., -1],

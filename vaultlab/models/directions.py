@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaultlab.models.beta import fraction
 
+
 def tail(cosine: Float[Tensor, "*any"], dimensions: int) -> Float[Tensor, "*any"]:
     """P(|cos| > `cosine`) for two random directions, in float64 and to relative precision, however small it is."""
     a, square = (dimensions - 1) / 2, cosine.double().square()

@@ -1,6 +1,7 @@
 """A trained toy autoencoder, examined by the definition of its loss and not by the way that its training went."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -9,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaultlab.models.autoencoder import HELD_OUT, Gradient, Toy
-from vaultlab.models.draws import Draws
 from vaultlab.models.geometry import geometry
 from vaultlab.models.sparse import Vectors, fresh
 from vaultlab.result import Check
@@ -36,13 +36,12 @@ def examine(
     sparsity: float,
     theta: Float[Tensor, "seeds features hidden+1"],
     followed: Float[Tensor, " seeds"],
-    draws: Draws,
-    seed: int,
+    generator: Callable[[], torch.Generator],
     count: int = FRESH,
 ) -> Exam:
-    """`theta` in float64 on the CPU; `followed` is the loss that its training ended with; on `count` fresh vectors."""
-    vectors = fresh(toy.law, sparsity, draws("toy", seed, "fresh"), count)
-    held_out = fresh(toy.law, sparsity, draws("toy", seed, "fresh"), HELD_OUT)
+    """`theta` in float64 on the CPU; `followed` is the loss that its training ended with, on HELD_OUT vectors that the
+    generator gives; the loss is measured on `count` of it."""
+    vectors, held_out = (fresh(toy.law, sparsity, generator(), number) for number in (count, HELD_OUT))
     loss, linear = losses(toy, theta, vectors)
     closed, again = linear_loss(toy, sparsity, theta), losses(toy, theta, held_out)[0].mean(1)
     return Exam(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from vaultlab.plots.style import GREY, canvas
+from vaultlab.plots.style import GREY, WIDTH, canvas
 
 CROWD = 12
 """A group of more points gets a cell as large as its share of them asks for."""
@@ -25,12 +25,18 @@ class Cluster(NamedTuple):
     colour: str
 
 
+Layout = tuple[list[tuple[float, float, int]], int]
+"""A square [x, y, span] for each group, and how wide the square is that they all lie in."""
+
+
 def clusters(panels: Mapping[str, Sequence[Cluster]], names: Mapping[str, str]) -> Canvas:
     """Side by side, one panel a title; `names` are the colours' names, for the legend."""
     reach = 1.5 * max(float(np.abs(one.points).max()) for panel in panels.values() for one in panel)
-    with canvas(1, len(panels), height=1.3 + 5.6 / max(2, len(panels))) as (figure, axes):
+    laid = {title: _cells([len(one.points) for one in panel]) for title, panel in panels.items()}
+    tallest = max(max(y + span for _, y, span in cells) / side for cells, side in laid.values())
+    with canvas(1, len(panels), height=1.2 + tallest * min(3.6, WIDTH / len(panels))) as (figure, axes):
         for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
-            _draw(ax, panel, max(reach, 0.5))
+            _draw(ax, panel, laid[title], max(reach, 0.5))
             ax.set_title(title)
         handles = [
             Line2D([], [], color=colour, marker="o", linestyle="", markersize=7, label=name)
@@ -40,8 +46,8 @@ def clusters(panels: Mapping[str, Sequence[Cluster]], names: Mapping[str, str]) 
     return figure
 
 
-def _draw(ax: Axes, panel: Sequence[Cluster], reach: float) -> None:
-    cells, side = _cells([len(one.points) for one in panel])
+def _draw(ax: Axes, panel: Sequence[Cluster], laid: Layout, reach: float) -> None:
+    cells, side = laid
     size = 5.0 if side <= 8 else 3.5
     for one, (x, y, span) in zip(panel, cells, strict=True):
         middle = np.array([x + span / 2, y + span / 2])
@@ -50,12 +56,13 @@ def _draw(ax: Axes, panel: Sequence[Cluster], reach: float) -> None:
         lines = LineCollection(at[one.pairs], colors=GREY, linewidths=0.4 + 0.8 * weight, alpha=0.25 + 0.6 * weight)
         ax.add_collection(lines)
         ax.plot(*at.T, "o", color=one.colour, markersize=size)
-    ax.set(xlim=(-0.1, side + 0.1), ylim=(side + 0.1, -0.1), aspect="equal")
+    bottom = max(y + span for _, y, span in cells)
+    ax.set(xlim=(-0.1, side + 0.1), ylim=(bottom + 0.1, -0.1), aspect="equal", anchor="N")
     ax.set_axis_off()
 
 
-def _cells(sizes: Sequence[int]) -> tuple[list[tuple[float, float, int]], int]:
-    """For groups of these sizes squares [x, y, span] in a square without overlap, the larger ones first; its side."""
+def _cells(sizes: Sequence[int]) -> Layout:
+    """For groups of these sizes cells without overlap, the larger ones first."""
     spans = [1 if size <= CROWD else math.ceil(math.sqrt(size / 3)) for size in sizes]
     order = sorted(range(len(spans)), key=lambda each: -spans[each])
     side = max(max(spans, default=1), math.ceil(math.sqrt(sum(span**2 for span in spans))))
