@@ -162,10 +162,12 @@ class Nonsense:
 
 
 class Needs(NamedTuple):
-    """What a run will take, estimated before it starts."""
+    """What a run will take, estimated before it starts. `once` of its seconds are taken only once by points that are
+    computed as one batch."""
 
     bytes: int
     seconds: float
+    once: float = 0.0
 
 
 class Reads(NamedTuple):
@@ -182,7 +184,8 @@ class Reads(NamedTuple):
 class Experiment:
     """All of an experiment. `Out` is a NamedTuple of tensors, at most 50 MB, with strings, numbers and tuples of them
     where it must; `figures` says what each figure shows, the card's own first. `together` computes several points of a
-    sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done. `reads`
+    sweep as one batch, with the numbers that they have alone, and gives them back in order as they are done; `batched`
+    are the fields in which the points of a batch may differ. `reads`
     says what goes through `Bench.trace`, so that blocks over one text share the pass. `directions` is what blocks may
     build on that name this one's result in a `ResultName`. `quotes` are the places of its texts that the figures show,
     for the result note to say where they stand. `nonsense` and the `stress` of the Spec's fields are what
@@ -201,6 +204,7 @@ class Experiment:
     needs: Callable[[Any, Shape | None], Needs] | None = None
     data: Callable[[Any, Any], Mapping[str, Any]] | None = None
     together: Callable[[list[Any], Bench], Iterable[Any]] | None = None
+    batched: tuple[str, ...] = ()
     nonsense: Nonsense | None = None
     reads: Callable[[Any, Shape], Reads | None] | None = None
     directions: Callable[[Any, Any], Directions] | None = None

@@ -2,12 +2,13 @@
 
 import pytest
 
+from vaultlab.worker.batches import Cost
 from vaultlab.worker.pace import Pace
 
 
 def pieces(estimates: list[float], runs: int, cost: float) -> list[int]:
     """The sizes of all pieces where the runs together take `cost` seconds each."""
-    pace, sizes = Pace(estimates, runs), []
+    pace, sizes = Pace([Cost(one, one) for one in estimates], runs), []
     while sum(sizes) < runs:
         sizes.append(pace.piece())
         pace.took(sizes[-1], cost * sizes[-1])
@@ -31,9 +32,18 @@ def test_a_piece_takes_ten_seconds_at_most(estimates: list[float], runs: int, co
 
 
 def test_what_is_left_is_known_as_soon_as_something_was_measured() -> None:
-    pace = Pace([1.0, 1.0, 4.0, 4.0], 4)
+    pace = Pace([Cost(one, one) for one in (1.0, 1.0, 4.0, 4.0)], 4)
     assert pace.rest_s(1) is None
     assert pace.rest_s(4) == 0.0
     pace.took(1, 3.0)
     assert pace.rest_s(1) == pytest.approx(3.0 * 8)
     assert pace.rest_s(3) == 0.0
+
+
+def test_what_a_batch_takes_once_counts_once_in_each_piece() -> None:
+    """Four seconds for a piece and a tenth for each of its runs, as was thought: sixty of them fit into ten seconds."""
+    pace = Pace([Cost(4.1, 0.1)] * 200, 200)
+    assert pace.piece() == 60
+    pace.took(60, 10.0)
+    assert pace.rest_s(60) == pytest.approx(4.1 + 79 * 0.1)
+    assert pace.piece() == 60

@@ -497,8 +497,8 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     """By the multiplications of a step, at twenty billion a second, and its passes over outputs and neurons."""
     del shape
     n, m, vectors = spec.features, spec.hidden, spec.seeds * spec.batch
-    seconds = spec.steps * (2e-4 + vectors * (5 * n * m / 2e10 + 6e-9 * (n + m)))
-    return Needs(8 * (6 * vectors * (n + m) + FRESH * n + 3 * CHUNK * spec.seeds * (n + m)), 1 + seconds)
+    training, once = spec.steps * vectors * (5 * n * m / 2e10 + 6e-9 * (n + m)), 1 + spec.steps * 2e-4
+    return Needs(8 * (6 * vectors * (n + m) + FRESH * n + 3 * CHUNK * spec.seeds * (n + m)), once + training, once)
 
 
 EXPERIMENT = Experiment(
@@ -551,5 +551,6 @@ EXPERIMENT = Experiment(
     ),
     needs=needs,
     together=together,
+    batched=("sparsity", "threshold"),
     nonsense=Nonsense("an untrained net", "training", {"steps": 1}),
 )

@@ -88,6 +88,10 @@ class Spec(BaseSpec):
     """Where all random draws start."""
 
 
+BATCHED = ("sparsity", "threshold")
+"""Models that differ in nothing but these fields train as one batch."""
+
+
 class Out(NamedTuple):
     """What `compute` leaves behind; the residuals are for `verify`."""
 
@@ -115,7 +119,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
 def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
     """Specs that differ in nothing but their sparsity, and in what counts as represented, train as one batch."""
     trained: dict[Spec, tuple[Tensor, Tensor, Sequence[int]]] = {}
-    for points in alike(specs, "sparsity", "threshold"):
+    for points in alike(specs, *BATCHED):
         spec = points[0]
         course = Course(spec.steps, spec.batch, spec.learning_rate, spec.seeds, spec.seed)
         sparsities = list(dict.fromkeys(point.sparsity for point in points))
@@ -385,12 +389,15 @@ def _draw_loss(spec: Spec, out: Out) -> Drawing:
 
 
 def needs(spec: Spec, shape: Shape | None) -> Needs:
-    """By the multiplications of a step, at twenty billion a second, and the passes over its vectors' errors."""
+    """By the multiplications of a step, at twenty billion a second, and the passes over its vectors' errors; then the
+    exam. What a step takes beside is taken once by a batch, and a sweep draws its figures once."""
     del shape
     n, m, vectors = spec.features, spec.hidden, spec.seeds * spec.features * spec.batch
-    seconds = spec.steps * (1e-4 + vectors * (min(2 * n, 5 * m) / 2e10 + 2e-9))
+    training = spec.steps * vectors * (min(2 * n, 5 * m) / 2e10 + 2e-9)
+    exam = 0.02 + 3e-8 * FRESH * n * spec.seeds
     measured = 8 * n * (3 * FRESH + 4 * CHUNK * spec.seeds)
-    return Needs(8 * vectors + measured, 1 + seconds)
+    once = 1 + spec.steps * 2e-4
+    return Needs(8 * vectors + measured, once + training + exam, once)
 
 
 EXPERIMENT = Experiment(
@@ -455,5 +462,6 @@ EXPERIMENT = Experiment(
     ),
     needs=needs,
     together=together,
+    batched=BATCHED,
     nonsense=Nonsense("an untrained model", "training", {"steps": 1}),
 )

@@ -477,9 +477,10 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     """Training as in `superposition`, and the looks."""
     del shape
     n, m, vectors = 2 * spec.hidden, spec.hidden, 2 * spec.seeds * spec.hidden * spec.batch
-    seconds = spec.steps * (1e-4 + vectors * (min(2 * n, 5 * m) / 2e10 + 2e-9))
+    training = spec.steps * vectors * (min(2 * n, 5 * m) / 2e10 + 2e-9)
     looking = min(spec.steps, 2 * LOOKS) * (1e-3 + 1e-4 * spec.seeds * spec.hidden / 3)
-    return Needs(8 * vectors + 8 * n * (3 * FRESH + 4 * CHUNK * spec.seeds), 1 + seconds + looking)
+    once = 1 + spec.steps * 2e-4
+    return Needs(8 * vectors + 8 * n * (3 * FRESH + 4 * CHUNK * spec.seeds), once + training + looking, once)
 
 
 EXPERIMENT = Experiment(
@@ -521,5 +522,6 @@ EXPERIMENT = Experiment(
     ),
     needs=needs,
     together=together,
+    batched=("sparsity",),
     nonsense=Nonsense("an untrained model", "training", {"steps": 1}),
 )

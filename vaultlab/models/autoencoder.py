@@ -122,14 +122,15 @@ def training(
     S = torch.tensor(sparsities, dtype=theta.dtype, device=device)[:, None, None]
     gradient, adam, law = Gradient(toy, theta, course.batch), Adam(theta), toy.law
     tests = [fresh(law, sparsity, draws("toy", course.seed, "fresh"), HELD_OUT).to(theta) for sparsity in sparsities]
+    held_out = Vectors(torch.stack([test.x.T for test in tests]), torch.stack([test.weight for test in tests]))
     for step, uniform in enumerate(_uniform(toy, course, draws, device)):
         if step % 16 == 0:
             progress(step, course.steps, "training")
         if step % max(1, course.steps // course.looks) == 0:
-            yield Moment(step, theta, _losses_in_training(toy, theta, tests))
+            yield Moment(step, theta, _losses_in_training(toy, theta, held_out))
         grad = gradient(lambda x, points, uniform=uniform: law.fill(x, uniform, S[points]))  # type: ignore[misc]
         adam(grad, course.rate(step))
-    yield Moment(course.steps, theta, _losses_in_training(toy, theta, tests))
+    yield Moment(course.steps, theta, _losses_in_training(toy, theta, held_out))
 
 
 def _first_weights(toy: Toy, course: Course, draws: Draws) -> Float[Tensor, "seeds features hidden+1"]:
@@ -148,14 +149,17 @@ def _uniform(toy: Toy, course: Course, draws: Draws, device: torch.device) -> It
         yield from torch.rand(size, generator=generator).to(device)
 
 
-def _losses_in_training(toy: Toy, theta: Theta, tests: Sequence[Vectors]) -> Float[Tensor, "points seeds"]:
-    """The loss at every sparsity in training's own precision, the error made first and then weighted."""
-    W, b = theta[..., :-1], theta[..., -1:]
-    points = []
-    for point, (x, weight) in enumerate(tests):
-        error = toy.output(W[point] @ toy.squeezed(W[point].mT @ x.T) + b[point]) - x.T
-        points.append((error.square() @ weight / len(x)) @ toy.importances().to(theta))
-    return torch.stack(points)
+def _losses_in_training(toy: Toy, theta: Theta, held_out: Vectors) -> Float[Tensor, "points seeds"]:
+    """The loss at every sparsity in training's own precision, the error made first and then weighted. `held_out` has
+    x as [points, features, vectors], and the weights of each point; as many points at once as a core keeps close."""
+    importances, points = toy.importances().to(theta), []
+    at_once = max(1, CACHED // (theta[0, ..., 0].numel() * HELD_OUT))
+    for begin in range(0, len(theta), at_once):
+        some = slice(begin, begin + at_once)
+        W, b, x = theta[some, ..., :-1], theta[some, ..., -1:], held_out.x[some, None]
+        error = toy.output(W @ toy.squeezed(W.mT @ x) + b).sub_(x).square_()
+        points.append((error @ held_out.weight[some, None, :, None])[..., 0] @ importances / x.shape[-1])
+    return torch.cat(points)
 
 
 class Gradient:

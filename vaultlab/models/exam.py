@@ -18,7 +18,7 @@ FRESH = 2**16
 """Vectors on which a trained model's loss is measured; it has seen none of them."""
 
 CHUNK = 2**12
-"""Vectors measured at a time, which bounds the memory."""
+"""Vectors measured at a time, which bounds the memory; more of them where models and vectors are small."""
 
 
 class Exam(NamedTuple):
@@ -112,7 +112,8 @@ def geometry_checks(W: Float[Tensor, "*seeds features hidden"]) -> list[Check]:
 def losses(toy: Toy, theta: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
     """Every vector's part in the loss [seeds, vectors], as the model has it and as it would be without activation."""
     each, linear = [], []
-    for x, weight in zip(torch.split(vectors.x, CHUNK), torch.split(vectors.weight, CHUNK), strict=True):
+    size = max(CHUNK, 2**18 // theta[..., 0].numel())
+    for x, weight in zip(torch.split(vectors.x, size), torch.split(vectors.weight, size), strict=True):
         out = linear_part(theta, x)
         answer = toy.output(out) if not toy.hidden_relu else answers(toy, theta, x)
         each.append((answer - x).square() @ toy.importances() * weight)

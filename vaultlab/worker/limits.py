@@ -9,6 +9,7 @@ from vaultlab.experiment import Needs
 from vaultlab.models.load import free_memory
 from vaultlab.result import Ask, Refusal
 from vaultlab.worker.asked import Asked, Refused, Run, shapes
+from vaultlab.worker.batches import costs, takes
 from vaultlab.worker.course import Course, peak_memory
 from vaultlab.worker.residents import Residents
 
@@ -28,7 +29,7 @@ def check_limits(it: Asked, course: Course, missing: Sequence[Run], residents: R
     found = estimates(it, missing)
     if not found:
         return
-    most, seconds = max(need.bytes for need in found), sum(need.seconds for need in found)
+    most, seconds = max(need.bytes for need in found), takes(costs(it, missing, found))
     smaller = "Take smaller numbers in the block, or a smaller model."
     if limits.memory_bytes and most > limits.memory_bytes:
         took = f"It would take about {_gb(most)} of memory; a run may take {_gb(limits.memory_bytes)} here."

@@ -24,7 +24,7 @@ def provenance(device: torch.device, run: Run) -> dict[str, Any]:
     return {
         "vaultlab": __version__,
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        **{name: _version(name) for name in ("torch", "transformers")},
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "computed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -33,6 +33,11 @@ def provenance(device: torch.device, run: Run) -> dict[str, Any]:
         **({"given": {name: one.key for name, one in run.given.items()}} if run.given else {}),
         **({"seed": run.spec.seed} if hasattr(run.spec, "seed") else {}),
     }
+
+
+@cache  # ten milliseconds each, for every point of a sweep
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def _model(name: str) -> dict[str, str]:

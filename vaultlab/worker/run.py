@@ -17,6 +17,7 @@ from vaultlab.models.load import Model, content_of
 from vaultlab.plots.style import render
 from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Quote, Refusal, Result
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
+from vaultlab.worker.batches import costs, in_batches, takes
 from vaultlab.worker.course import (
     Course,
     Stopped,
@@ -69,13 +70,14 @@ class Runner:
         try:
             it = asked(ask, self.registry, content_of)
             stored = tuple(self.store.has(run.key) for run in it.runs)
-            missing = {run.key: run for run, there in zip(it.runs, stored, strict=True) if not there}
+            missing = {run.key: run for run, there in zip(it.runs, stored, strict=True) if not there}.values()
             check_points(ask, len(missing))
         except Refused as refused:
             return Plan(ask.id, problems=refused.refusals)
         except RunError as error:
             return Plan(ask.id, problems=(Refusal(ask.id, error.message, error.hint),))
-        wants = estimates(it, tuple(missing.values()))
+        runs = in_batches(it, tuple(missing))
+        wants = estimates(it, runs)
         return Plan(
             ask.id,
             it.key,
@@ -83,7 +85,7 @@ class Runner:
             stored,
             summary=it.summary,
             needs_bytes=max((need.bytes for need in wants), default=None),
-            needs_s=sum(need.seconds for need in wants) if wants else None,
+            needs_s=takes(costs(it, runs, wants)) if wants else None,
         )
 
     def run(self, ask: Ask, send: Callable[[Progress], None], cancelled: Callable[[], bool]) -> Answer:
@@ -116,6 +118,7 @@ class Runner:
                 missing.append(run)
             else:
                 results[run.key] = kept
+        missing = in_batches(it, missing)
         for upstream in {one.key: one for run in missing for one in run.given.values()}.values():
             self._build(upstream, journey.course)
         check_limits(it, journey.course, missing, self.residents)
@@ -231,7 +234,7 @@ class Runner:
         course = journey.course
         reads = any(run.texts or run.models or run.given for run in runs)
         together = None if len(runs) == 1 or reads else experiment.together
-        pace = Pace([need.seconds for need in estimates(journey.asked, runs)], len(runs))
+        pace = Pace(costs(journey.asked, runs, estimates(journey.asked, runs)), len(runs))
         most = 1 if together is None else len(runs) if bench.batch == _BATCH else math.ceil(self._piece / 2)
         done = 0
         while done < len(runs):
