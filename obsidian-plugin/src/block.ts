@@ -135,10 +135,10 @@ function underway(event: Event): Standing {
   const actions: Action[] = ["cancel"];
   if (kind === "running") {
     const progress = { done: total ? done : null, total, text: far(event) };
-    return { tone: "running", state: "Running", detail: words(phase), progress, actions };
+    return { tone: "running", state: "Running", detail: capital(phase), progress, actions };
   }
   if (kind === "loading") {
-    return { tone: "running", state: "Loading the model", detail: words(phase), progress: { done: null, total: null, text: "" }, actions };
+    return { tone: "running", state: "Loading the model", detail: capital(phase), progress: { done: null, total: null, text: "" }, actions };
   }
   const place = event.place ? `${ordinal(event.place)} in line` : "";
   return { tone: "waiting", state: "Queued", detail: [place, event.why].filter(Boolean).join(": "), actions };
@@ -150,7 +150,7 @@ function far({ done, total, eta_s }: Event): string {
 }
 
 function asItStands(block: Block, verdict: Verdict | null): Standing {
-  const said = { detail: block.why };
+  const said = { detail: block.state === "stale" ? block.why : capital(block.why) }; // that one begins with a field
   switch (block.state) {
     case "fresh":
       return { ...held(verdict), actions: ["run", "why"] };
@@ -228,8 +228,11 @@ function unquoted(value: string): string {
 }
 
 function words(name: string): string {
-  const plain = name.replace(/[-_]+/g, " ").trim();
-  return plain.charAt(0).toUpperCase() + plain.slice(1);
+  return capital(name.replace(/[-_]+/g, " ").trim());
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 export function ordinal(place: number): string {

@@ -5,6 +5,7 @@ import type { Edits } from "./edits";
 import { fenceAt, fences } from "./fence";
 import type { Lab } from "./lab";
 import type { Example, Experiment } from "./protocol";
+import { prose } from "./prose";
 import { Question } from "./question";
 import { fieldsOf, written, type Field } from "./schema";
 
@@ -77,15 +78,15 @@ class Form extends Modal {
     contentEl.empty();
     const manual = contentEl.createEl("details");
     manual.createEl("summary", { text: "What it does, and how to read its figures" });
-    manual.createEl("pre", { text: experiment.page });
+    explained(manual.createDiv("vaultlab-manual"), experiment.page);
     this.examples();
-    new Setting(contentEl).setName("Title").setDesc("What the result is called.").addText((text) => {
+    new Setting(contentEl).setName("Title").setDesc("What the result is called.").setClass("vaultlab-wide").addText((text) => {
       text.setValue(this.filled.title).onChange((value) => (this.filled.title = value));
       text.inputEl.setAttr("aria-label", "Title");
     });
     for (const field of fieldsOf(experiment)) this.control(field);
     const help = `One a line, such as ${metricsOf(experiment).slice(0, 1).join("")} > 0. It measures ${metricsOf(experiment).join(", ")}.`;
-    new Setting(contentEl).setName("Claims").setDesc(help).addTextArea((text) => {
+    new Setting(contentEl).setName("Claims").setDesc(help).setClass("vaultlab-wide").addTextArea((text) => {
       text.setValue(this.filled.claims).onChange((value) => (this.filled.claims = value));
       text.inputEl.setAttrs({ "aria-label": "Claims", rows: "3" });
     });
@@ -97,7 +98,7 @@ class Form extends Modal {
   private examples(): void {
     const examples = this.experiment.examples.map(exampleOf);
     if (!examples.length) return;
-    const setting = new Setting(this.contentEl).setName("Begin with").setDesc("An example whose answer is known.");
+    const setting = new Setting(this.contentEl).setName("Begin with").setDesc("An example whose answer is known.").setClass("vaultlab-wide");
     setting.addDropdown((dropdown) => {
       dropdown.addOption("", "Nothing");
       for (const [at, { title }] of examples.entries()) dropdown.addOption(String(at), title);
@@ -171,6 +172,14 @@ const PARTAKE = {
   text: ["Blocks run only in notes with the tag “experiment”. This note does not have it yet."],
   yes: "Add the tag",
 };
+
+/** A manual page behind its title: what is set in from the edge is a formula or a table, the rest flows. */
+function explained(container: HTMLElement, page: string): void {
+  for (const part of page.split(/\n{2,}/).slice(1)) {
+    if (/^\s/.test(part)) container.createEl("pre", { text: part });
+    else prose(container.createEl("p"), part.replace(/\n/g, " "));
+  }
+}
 
 /** A note takes part by its tag: where it lacks it, ask. */
 export async function offerTag(app: App, lab: Lab, edits: Edits, path: string): Promise<void> {

@@ -23,8 +23,9 @@ export class Pairing extends Modal {
     this.contentEl.createEl("p", { text: "Run this in a terminal on this machine, then type here the code that it shows." });
     this.contentEl.createEl("pre", { cls: "vaultlab-command" }).createEl("code", { text: command(this.app, "pair") });
     const answer = this.contentEl.createEl("p", { cls: "vaultlab-said", attr: { role: "alert" } });
-    new Setting(this.contentEl).setName("Code").setClass("vaultlab-code").addText((text) => {
+    new Setting(this.contentEl).setName("Code").setClass("vaultlab-wide").addText((text) => {
       text.setPlaceholder(FORM).onChange((value) => (this.code = value));
+      text.inputEl.addClass("vaultlab-code");
       text.inputEl.setAttr("aria-label", "Code");
       text.inputEl.addEventListener("keydown", (event) => {
         if (event.key === "Enter") void this.pair(answer);

@@ -1,7 +1,10 @@
-/** The plugin as it is built against the daemon as it is: one vault, one daemon after another. */
+/** The plugin as it is built against the daemon as it is: for every test a vault and a daemon of its own. */
 
-import { redo, undo } from "@codemirror/commands";
+import { undo } from "@codemirror/commands";
 import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { compileFunction } from "node:vm";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { built, type Main } from "./app/built";
@@ -16,6 +19,7 @@ const PATIENCE = { timeout: 60_000, interval: 50 };
 const MAIN = compileFunction(readFileSync("dist/main.js", "utf8"), ["module", "exports", "require"]) as Main;
 const Vaultlab = built(MAIN);
 
+let cache: string;
 let real: Real;
 let app: App;
 let plugin: Plugin;
@@ -23,30 +27,53 @@ let watching: number;
 const children: MarkdownRenderChild[] = [];
 
 beforeAll(async () => {
-  real = await Real.vault({ "Note.md": note(SOURCE), "Long.md": note(LONG) });
+  cache = await mkdtemp(join(tmpdir(), "vaultlab-cache-"));
   network.send = send;
 });
-afterAll(() => real.remove());
+afterAll(() => rm(cache, { recursive: true, force: true }));
 
 beforeEach(async () => {
-  app ??= new App(real.disk, real.vault);
+  real = await Real.vault({ "Note.md": note(SOURCE), "Long.md": note(LONG) }, cache);
+  app = new App(real.disk, real.vault);
   await app.vault.look();
   watching = window.setInterval(() => void app.vault.look(), 200);
-  plugin = new Vaultlab(app, {});
-  plugin.load();
+  load();
 });
 
 afterEach(async () => {
   for (const child of children.splice(0)) child.unload();
   plugin.unload();
-  for (const leaf of [...app.workspace.leaves]) {
-    if (leaf.view instanceof MarkdownView) await leaf.view.save();
-    leaf.detach();
-  }
+  for (const leaf of [...app.workspace.leaves]) leaf.detach();
   window.clearInterval(watching);
   document.body.replaceChildren();
-  await real.stop();
+  await real.remove();
 });
+
+/** The app begins with the plugin, or begins anew. */
+function load(): void {
+  plugin = new Vaultlab(app, {});
+  plugin.load();
+}
+
+/** What a daemon does before it watches: shows a code, as `vaultlab pair` does. */
+const OFFER = "import sys, time, pathlib, vaultlab.commands.watch as w; print('code', w.pairings_of(pathlib.Path(sys.argv[2])).offer(time.time()), flush=True)";
+
+/** A daemon that watches the vault, and knows this device. */
+async function paired(): Promise<void> {
+  await real.watch(OFFER, "--trust");
+  await typeCode(await real.said(/^code (\S+)/m));
+  await vi.waitFor(() => expect(status()).toMatch(/^Lab: (Idle|tiny|\d waiting)/), PATIENCE);
+}
+
+/** A device that was paired with another daemon: with this key, which ours does not know. */
+async function stranger(): Promise<void> {
+  const [path] = await real.disk.list(".vaultlab");
+  const { machine } = JSON.parse(await real.read(path!)) as { machine: string };
+  app.secretStorage.setSecret(`vaultlab-${"d".repeat(32)}`, "00".repeat(32));
+  app.saveLocalStorage("vaultlab-paired", { device: "d".repeat(32), machine });
+  plugin.unload();
+  load();
+}
 
 const find = (element: Element, cls: string) => element.querySelector(`.vaultlab-${cls}`)?.textContent ?? "";
 const status = () => plugin.statusBar[0]?.textContent ?? "";
@@ -86,21 +113,20 @@ test("pairing: a wrong code is told so, the right one makes both sides know each
   const element = render("Note.md", SOURCE);
   await shows(element, "Not paired");
   await real.watch("", "--trust");
-  const code = real.command("pair");
   const wrong = await typeCode("MFRG-GZDF-MZTW-Q2LK-NNWG-23TP-OA");
   await vi.waitFor(() => expect(find(wrong, "said")).toContain("does not know this code"), PATIENCE);
-  await typeCode(code);
-  await vi.waitFor(() => expect(status()).toMatch(/^Lab: (Idle|tiny|\d waiting)/), PATIENCE);
+  await typeCode(real.command("pair"));
+  await shows(element, "Not run yet");
   expect(app.secretStorage.secrets.size).toBe(1);
   expect(JSON.stringify([...app.local])).not.toContain([...app.secretStorage.secrets.values()][0]);
 });
 
 test("a block runs while its note is open: state, verdict, and the embed as one undo step", async () => {
+  await paired();
   const leaf = app.workspace.getLeaf(true);
   await leaf.openFile(app.vault.getFileByPath("Note.md")!, { state: { mode: "source" } });
   const { editor } = leaf.view as MarkdownView;
   const element = render("Note.md", SOURCE);
-  await real.watch("", "--trust");
   await press(element, "Run");
   await shows(element, "Up to date");
   await vi.waitFor(() => expect(find(element, "claims")).toBe("loss < 1supported"), PATIENCE);
@@ -109,15 +135,24 @@ test("a block runs while its note is open: state, verdict, and the embed as one 
   await vi.waitFor(async () => expect(await real.read("Note.md")).toBe(embedded), PATIENCE);
   undo(editor.cm);
   expect(editor.getValue()).toBe(note(SOURCE));
-  redo(editor.cm);
+});
+
+test("a note with a byte order mark and other line ends keeps them when the embed comes in, and is closed all the while", async () => {
+  const bytes = (text: string) => `\ufeff${text.replaceAll("\n", "\r\n")}`;
+  await real.write("Note.md", bytes(note(SOURCE)));
+  await paired();
+  const element = render("Note.md", SOURCE);
+  await press(element, "Run");
+  await shows(element, "Up to date");
+  const embedded = note(SOURCE).replace("```\n\nmore", "```\n\n![[vaultlab/tiny#^result]]\n\nmore");
+  await vi.waitFor(async () => expect(await real.read("Note.md")).toBe(bytes(embedded)), PATIENCE);
 });
 
 test("what is wrong is marked in the editor while it is typed", async () => {
+  await paired();
   const leaf = app.workspace.getLeaf(true);
   await leaf.openFile(app.vault.getFileByPath("Note.md")!, { state: { mode: "source" } });
   const { cm } = (leaf.view as MarkdownView).editor;
-  await real.watch("", "--trust");
-  await vi.waitFor(() => expect(status()).toMatch(/^Lab: Idle/), PATIENCE);
   const at = cm.state.doc.toString().indexOf("es: 3");
   cm.dispatch({ changes: { from: at, to: at + 1 } });
   await vi.waitFor(() => expect(cm.dom.querySelector(".vaultlab-mend")?.textContent).toContain("features"), PATIENCE);
@@ -127,8 +162,8 @@ test("what is wrong is marked in the editor while it is typed", async () => {
 });
 
 test("a run says how far it is, and is cancelled", async () => {
+  await paired();
   const element = render("Long.md", LONG);
-  await real.watch("", "--trust");
   await press(element, "Run");
   await shows(element, "Running");
   await vi.waitFor(() => expect(find(element, "progress")).toMatch(/of 100\u202f000/), PATIENCE);
@@ -137,22 +172,25 @@ test("a run says how far it is, and is cancelled", async () => {
 });
 
 test("a daemon that begins again is found on its new port, with the same key", async () => {
+  await paired();
   const element = render("Note.md", SOURCE);
-  await real.watch("", "--trust");
-  await shows(element, "Up to date");
+  await shows(element, "Not run yet");
   const port = () => real.disk.list(".vaultlab").then(async ([path]) => JSON.parse((await real.read(path!))) as { port: number });
   const before = (await port()).port;
   await real.stop();
   await shows(element, "No daemon");
   await real.watch("", "--trust");
   await press(element, "Try again");
-  await shows(element, "Up to date");
+  await shows(element, "Not run yet");
   expect((await port()).port).not.toBe(before);
 });
 
 test("an untrusted vault runs nothing until it is trusted here", async () => {
-  const element = render("Long.md", LONG);
+  await paired();
+  await real.stop();
   await real.watch("import vaultlab.trust as t; t.distrust(__import__('pathlib').Path(__import__('sys').argv[2]))");
+  const element = render("Long.md", LONG);
+  plugin.commands.get("reconnect")?.callback?.();
   await press(element, "Trust this vault…");
   const dialog = document.querySelector<HTMLElement>("[role=dialog]")!;
   expect(dialog.textContent).toContain("notes hold no code");
@@ -161,20 +199,19 @@ test("an untrusted vault runs nothing until it is trusted here", async () => {
   expect(status()).toBe("Lab: Idle");
 });
 
-test("a clock that is wrong is named", async () => {
-  await real.watch("", "--trust");
-  const element = render("Note.md", SOURCE);
-  await shows(element, "Up to date");
-  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - 600_000 });
-  try {
-    plugin.unload();
-    plugin = new Vaultlab(app, {});
-    plugin.load();
-    const again = render("Note.md", SOURCE);
-    await shows(again, "Clocks differ");
-    expect(find(again, "hint")).toContain("10 min apart");
-  } finally {
-    vi.useRealTimers();
+test("a clock that is wrong is named, whatever it is off", async () => {
+  await paired();
+  for (const [seconds, apart] of [[-100, "2 min"], [600, "10 min"]] as const) {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 1000 * seconds });
+    try {
+      plugin.unload();
+      load();
+      const element = render("Note.md", SOURCE);
+      await shows(element, "Clocks differ");
+      expect(find(element, "hint")).toContain(`${apart} apart`);
+    } finally {
+      vi.useRealTimers();
+    }
   }
 });
 
@@ -183,6 +220,7 @@ test.each([
   [0, "Update vaultlab on this machine"],
 ])("a daemon of protocol %i: which side to update", async (protocol, words) => {
   await real.watch(`import vaultlab.protocol as p; p.PROTOCOL = ${protocol}`, "--trust");
+  await stranger();
   const element = render("Note.md", SOURCE);
   await shows(element, "Versions differ");
   expect(find(element, "hint")).toContain(words);
@@ -190,9 +228,6 @@ test.each([
 
 test("a key that the daemon does not know is no key: pair anew", async () => {
   await real.watch("", "--trust");
-  const [id] = [...app.secretStorage.secrets.keys()];
-  app.secretStorage.setSecret(id!, "00".repeat(32));
-  const element = render("Note.md", SOURCE);
-  plugin.commands.get("reconnect")?.callback?.();
-  await shows(element, "Not recognised");
+  await stranger();
+  await shows(render("Note.md", SOURCE), "Not recognised");
 });

@@ -102,7 +102,7 @@ test("picked, filled in by an example and inserted: a block with an id of its ow
   if (!select) throw new Error("no examples");
   select.value = "0";
   select.dispatchEvent(new Event("change"));
-  expect(document.querySelector(".modal details pre")?.textContent).toContain("The formula.");
+  expect(document.querySelector(".modal details p")?.textContent).toBe("The formula.");
   press("Insert");
   const file = app.vault.getFileByPath("Note.md");
   const view = app.workspace.active?.view as unknown as { editor: { getValue(): string } };

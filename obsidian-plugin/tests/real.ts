@@ -21,12 +21,13 @@ export class Real {
   private constructor(
     private readonly home: string,
     readonly vault: string,
+    private readonly cache: string,
   ) {}
 
-  /** A vault with these notes. */
-  static async vault(notes: Record<string, string>): Promise<Real> {
+  /** A vault with these notes. `cache` is of several: what experiments there are is found out once. */
+  static async vault(notes: Record<string, string>, cache?: string): Promise<Real> {
     const home = await mkdtemp(join(tmpdir(), "vaultlab-"));
-    const real = new Real(home, join(home, "Notes"));
+    const real = new Real(home, join(home, "Notes"), cache ?? join(home, "cache"));
     for (const [path, text] of Object.entries(notes)) await real.write(path, text);
     return real;
   }
@@ -41,6 +42,15 @@ export class Real {
       if ((await this.disk.list(".vaultlab")).some((path) => path.includes("daemon-"))) return;
       await pause(50);
     }
+  }
+
+  /** What the daemon says, once it has. */
+  async said(words: RegExp): Promise<string> {
+    for (const until = Date.now() + PATIENCE_MS; Date.now() < until; await pause(50)) {
+      const [, found] = words.exec(this.log) ?? [];
+      if (found !== undefined) return found;
+    }
+    throw new Error(`it has not said ${String(words)}:\n${this.log}`);
   }
 
   /** What a command prints. */
@@ -88,8 +98,7 @@ export class Real {
   }
 
   private get env(): Record<string, string | undefined> {
-    const folders = { XDG_STATE_HOME: "state", XDG_CONFIG_HOME: "config", XDG_CACHE_HOME: "cache" };
-    const own = Object.fromEntries(Object.entries(folders).map(([name, folder]) => [name, join(this.home, folder)]));
+    const own = { XDG_STATE_HOME: join(this.home, "state"), XDG_CONFIG_HOME: join(this.home, "config"), XDG_CACHE_HOME: this.cache };
     return { ...env, ...own, PYTHONPATH: ROOT, OMP_NUM_THREADS: "1" };
   }
 }

@@ -40,7 +40,7 @@ function sweep(into: HTMLElement, { field, values, each }: Sweep): void {
 function slider(into: HTMLElement, name: string, values: (number | string)[], first: number, show: (at: number) => void): () => void {
   const row = html("label", { class: "row" });
   const input = html("input", { type: "range", min: "0", max: String(values.length - 1), step: "1", value: String(first) });
-  const told = html("output");
+  const told = html("span", { class: "value", "aria-hidden": "true" }); // the slider says it by itself
   row.append(html("span", {}, name), input, told);
   const now = () => {
     const at = Number(input.value);
@@ -118,7 +118,7 @@ function maps(into: HTMLElement, data: Maps): void {
     }
     const from = key ?? given.indexOf(Math.max(...given));
     const verb = key === null ? "gets most from" : "gets from";
-    told.textContent = `${data.labels[query]} ${verb} ${data.labels[from]}: ${number(given[from] ?? 0)} ${data.unit}`;
+    told.textContent = `“${data.labels[query]}” ${verb} “${data.labels[from]}”: ${number(given[from] ?? 0)} ${data.unit}`;
   };
   const redraw = () => {
     chosen.place = [row, column];

@@ -188,7 +188,11 @@ export class Vault extends Events {
     return [...this.files.values()].filter((file) => file.extension === "md");
   }
 
+  /** It does not read what it is just writing itself. */
+  private writing: Promise<void> = Promise.resolve();
+
   async read(file: TFile): Promise<string> {
+    await this.writing;
     return await this.adapter.read(file.path);
   }
 
@@ -204,7 +208,8 @@ export class Vault extends Events {
 
   async process(file: TFile, change: (text: string) => string): Promise<string> {
     const text = change(await this.read(file));
-    await this.adapter.disk.write(file.path, text);
+    this.writing = this.adapter.disk.write(file.path, text);
+    await this.writing;
     await this.look();
     return text;
   }
@@ -219,6 +224,7 @@ export class Vault extends Events {
   async look(): Promise<void> {
     for (const path of await this.adapter.disk.list("")) {
       if (path.split("/").some((part) => part.startsWith("."))) continue;
+      await this.writing;
       const text = path.endsWith(".md") ? await this.adapter.disk.read(path) : "";
       if (text === null || this.seen.get(path) === text) continue;
       const before = this.files.get(path);

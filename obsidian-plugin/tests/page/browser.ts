@@ -6,6 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { env } from "node:process";
 import { chromium, type BrowserContext, type Page } from "playwright-core";
+import { expect } from "vitest";
+import { framePage } from "../../figure.mjs";
+import { send, type Real } from "../real";
+import { contrasts, sticking } from "./looks";
 
 const ORIGIN = "http://localhost/";
 const SHOTS = "shots";
@@ -32,18 +36,52 @@ export class Browser {
     );
     await page.goto(ORIGIN);
     for (const path of ["tests/page/theme.css", "dist/styles.css"]) await page.addStyleTag({ content: await readFile(path, "utf8") });
-    const bundle = await build({ entryPoints: [script], bundle: true, write: false, format: "iife", alias: { obsidian: "./tests/app/obsidian.ts" } });
+    const define = { FRAME: JSON.stringify(await framePage()) };
+    const bundle = await build({ entryPoints: [script], bundle: true, write: false, format: "iife", alias: { obsidian: "./tests/app/obsidian.ts" }, define });
     await page.addScriptTag({ content: bundle.outputFiles[0]?.text ?? "" });
     await mkdir(SHOTS, { recursive: true });
     return new Browser(context, profile, page);
   }
 
-  /** The page as it is, in light and in dark. */
-  async shoot(name: string, fullPage = false): Promise<void> {
+  /** The app over a real vault: its first note in Live Preview, the plugin as it is built. */
+  static async app(real: Real): Promise<Browser> {
+    const browser = await Browser.open("tests/page/page.ts");
+    const { page } = browser;
+    page.setDefaultTimeout(60_000);
+    await page.exposeFunction("vaultSend", send);
+    for (const [name, act] of Object.entries({ vaultList: real.disk.list, vaultRead: real.disk.read })) await page.exposeFunction(name, act);
+    await page.exposeFunction("vaultWrite", real.disk.write);
+    const main = await readFile("dist/main.js", "utf8");
+    await page.addScriptTag({ content: `window.vaultlabMain = function (module, exports, require) {${main}\n}\n//# sourceURL=main.js` });
+    await page.evaluate((base) => window.openVault(base, "Note.md"), real.vault);
+    return browser;
+  }
+
+  /** The page as it is, in light and in dark; nothing under `root` is faint or sticks out of it. */
+  async shoot(name: string, root: string): Promise<void> {
     for (const theme of ["light", "dark"]) {
-      await this.page.evaluate((one) => (document.body.className = `theme-${one}`), theme);
-      await this.page.screenshot({ path: `${SHOTS}/${name}.${theme}.png`, animations: "disabled", fullPage });
+      await this.theme(theme);
+      await this.page.screenshot({ path: `${SHOTS}/${name}.${theme}.png`, animations: "disabled" });
+      expect(await this.page.evaluate(contrasts, root), `${name}, ${theme}`).toEqual([]);
     }
+    expect(await this.page.evaluate(sticking, root), name).toEqual([]);
+  }
+
+  async theme(theme: string): Promise<void> {
+    await this.page.evaluate((one) => {
+      document.body.className = `theme-${one}`;
+      (window as { recolour?: () => void }).recolour?.();
+    }, theme);
+  }
+
+  /** The same, wide and as narrow as a phone. */
+  async both(name: string, root: string, height = 820): Promise<void> {
+    for (const [width, called] of [[360, `${name}-narrow`], [900, name]] as const) {
+      await this.page.setViewportSize({ width, height });
+      await this.page.waitForTimeout(300); // frames fit their height to it
+      await this.shoot(called, root);
+    }
+    await this.page.setViewportSize({ width: 900, height: 820 });
   }
 
   async close(): Promise<void> {

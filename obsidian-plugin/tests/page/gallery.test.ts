@@ -1,69 +1,78 @@
-/** Every state of a block, wide and narrow, in light and in dark; and what a screen reader and a keyboard find there. */
+/** Every state of a block and every kind of figure, wide and narrow, in light and in dark; and what a keyboard finds. */
 
-import { expect, test } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { Browser } from "./browser";
+import { contrasts, sticking } from "./looks";
 
-test("every state is drawn, and nothing sticks out at 360 px", async () => {
-  const browser = await Browser.open("tests/page/gallery.ts");
+let browser: Browser;
+afterEach(() => browser.close());
+
+test("every state of a block is drawn: legible, nothing sticks out, and the first stop of the Tab key is Run", async () => {
+  browser = await Browser.open("tests/page/gallery.ts");
   const { page } = browser;
-  try {
-    await page.locator("body[data-ready]").waitFor();
-    await browser.shoot("states", true);
-    await page.setViewportSize({ width: 360, height: 800 });
-    await browser.shoot("states-narrow", true);
-    const wide = await page.evaluate(() =>
-      Array.from(document.querySelectorAll(".vaultlab-block *"))
-        .filter((one) => one.getBoundingClientRect().right > one.closest(".vaultlab-block")!.getBoundingClientRect().right + 0.5)
-        .map((one) => `${one.className.toString()}: ${one.textContent ?? ""}`),
-    );
-    expect(wide).toEqual([]);
-    const blocks = await page.getByRole("group", { name: /^Experiment: / }).count();
-    expect(blocks).toBe(await page.locator(".vaultlab-block").count());
-    for (const bar of await page.getByRole("progressbar").all()) expect(await bar.getAttribute("aria-label")).not.toBe("");
-    await page.setViewportSize({ width: 900, height: 820 });
-    await page.keyboard.press("Tab");
-    const focused = await page.evaluate(() => document.activeElement?.textContent);
-    expect(focused).toBe("Run");
-  } finally {
-    await browser.close();
-  }
+  await page.locator("body[data-ready]").waitFor();
+  await browser.both("states", ".vaultlab-block", 7900);
+  const blocks = await page.getByRole("group", { name: /^Experiment: / }).count();
+  expect(blocks).toBe(await page.locator(".vaultlab-block").count());
+  for (const bar of await page.getByRole("progressbar").all()) expect(await bar.getAttribute("aria-label")).not.toBe("");
+  await page.keyboard.press("Tab");
+  expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Run");
 });
 
-test("text and marks stand out from their ground in both themes", async () => {
-  const browser = await Browser.open("tests/page/gallery.ts");
+test("every kind of figure is drawn, in the app's colours, and keeps what was chosen", async () => {
+  browser = await Browser.open("tests/page/figures.ts");
   const { page } = browser;
-  try {
-    await page.locator("body[data-ready]").waitFor();
-    for (const theme of ["light", "dark"]) {
-      await page.evaluate((one) => (document.body.className = `theme-${one}`), theme);
-      const faint = await page.evaluate(contrasts);
-      expect(faint, theme).toEqual([]);
+  const frame = (name: string) => page.frameLocator(`[data-name=${name}] iframe`);
+  await frame("sweep").locator("svg.plane line").first().waitFor();
+  await frame("maps").getByRole("button", { name: "Mary" }).last().hover();
+  await browser.both("figures", ".vaultlab-block", 2300);
+  for (const theme of ["light", "dark"]) {
+    await browser.theme(theme);
+    for (const inner of page.frames().slice(1)) {
+      await inner.locator("main > *").first().waitFor();
+      expect(await inner.evaluate(contrasts, "body"), theme).toEqual([]);
+      expect(await inner.evaluate(sticking, "body"), theme).toEqual([]);
     }
-  } finally {
-    await browser.close();
   }
+
+  const layer = frame("maps").getByRole("combobox", { name: "layer" });
+  await layer.selectOption("5");
+  await frame("maps").getByRole("combobox", { name: "head" }).selectOption("1");
+  await browser.theme("light");
+  expect(await layer.inputValue()).toBe("5");
+  await frame("maps").locator(".grid rect").first().click();
+  expect(await layer.inputValue()).toBe("0");
+
+  const sparsity = frame("sweep").getByRole("slider", { name: "sparsity" });
+  await frame("sweep").getByRole("slider", { name: "seed" }).fill("2");
+  await sparsity.fill("2");
+  expect(await frame("sweep").locator("svg.plane line").count()).toBe(5);
+  expect(await frame("sweep").getByRole("slider", { name: "seed" }).inputValue()).toBe("2");
+  expect(await frame("sweep").getByRole("status").textContent()).toBe("5 represented, loss 0.03");
 });
 
-/** Every text in a block with less than 4.5 : 1 to what is behind it. */
-function contrasts(): string[] {
-  const channel = (value: number) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
-  const light = ([r = 0, g = 0, b = 0]: number[]) => 0.2126 * channel(r / 255) + 0.7152 * channel(g / 255) + 0.0722 * channel(b / 255);
-  const numbers = (color: string) => (color.match(/[\d.]+/g) ?? []).map(Number);
-  const behind = (element: Element): number[] => {
-    const grounds: number[][] = [];
-    for (let one: Element | null = element; one; one = one.parentElement) {
-      const ground = numbers(getComputedStyle(one).backgroundColor);
-      if (ground[3] !== 0) grounds.unshift(ground);
-    }
-    return grounds.reduce((below, [r = 0, g = 0, b = 0, a = 1]) => [r, g, b].map((own, at) => own * a + (below[at] ?? 0) * (1 - a)), [255, 255, 255]);
-  };
-  const found: string[] = [];
-  for (const element of Array.from(document.querySelectorAll(".vaultlab-block *"))) {
-    const own = Array.from(element.childNodes).some((one) => one.nodeType === 3 && one.textContent?.trim());
-    if (!own) continue;
-    const [one, other] = [light(numbers(getComputedStyle(element).color)), light(behind(element))].sort((a, b) => b - a);
-    const ratio = ((one ?? 0) + 0.05) / ((other ?? 0) + 0.05);
-    if (ratio < 4.5) found.push(`${ratio.toFixed(2)}: ${element.textContent ?? ""}`);
-  }
-  return found;
-}
+test("a keyboard stops once at a figure's many tokens, and goes on from there with the arrow keys", async () => {
+  browser = await Browser.open("tests/page/figures.ts");
+  const { page } = browser;
+  const maps = page.frameLocator("[data-name=maps] iframe");
+  await maps.getByRole("combobox", { name: "head" }).focus();
+  await page.keyboard.press("Tab");
+  const status = maps.getByRole("status");
+  expect(await status.textContent()).toMatch(/^“ you” gets most from/);
+  await page.keyboard.press("Home");
+  await page.keyboard.press("ArrowRight");
+  expect(await status.textContent()).toMatch(/^“ When” gets most from/);
+  await page.keyboard.press("Tab");
+  expect(await page.evaluate(() => document.activeElement?.closest("[data-name]")?.getAttribute("data-name"))).toBe("plane");
+
+  const space = page.frameLocator("[data-name=space] iframe");
+  const tip = () => space.locator("svg.plane line").first().getAttribute("x2");
+  await space.getByRole("group", { name: /three dimensions/ }).focus();
+  const before = await tip();
+  await page.keyboard.press("ArrowLeft");
+  expect(await tip()).not.toBe(before);
+  await page.keyboard.press("Tab");
+  expect(await space.getByRole("status").textContent()).toMatch(/^Feature 1: length/);
+  await page.keyboard.press("ArrowRight");
+  expect(await space.getByRole("status").textContent()).toMatch(/^Feature 2: length/);
+});

@@ -3,7 +3,7 @@
 import { StateField, type EditorState, type Extension, type Range } from "@codemirror/state";
 import { Decoration, drawSelection, EditorView, WidgetType, type DecorationSet } from "@codemirror/view";
 import "../app/dom";
-import { App, MarkdownView, network, setIcon, type Disk, type MarkdownRenderChild, type Plugin, type Reply } from "../app/obsidian";
+import { App, type ItemView, MarkdownView, network, setIcon, type Disk, type MarkdownRenderChild, type Plugin, type Reply } from "../app/obsidian";
 import { built, type Main } from "../app/built";
 import { drawIcons } from "./icons";
 
@@ -13,7 +13,7 @@ declare global {
     vaultList: Disk["list"];
     vaultRead: Disk["read"];
     vaultWrite: Disk["write"];
-    lab: { app: App; plugin: Plugin; editor: () => EditorView };
+    lab: { app: App; plugin: Plugin; editor: () => EditorView; command: (id: string) => void; panel: () => void; render: (sources: string[]) => void };
     vaultlabMain: Main;
     openVault: (base: string, path: string) => Promise<void>;
   }
@@ -39,7 +39,37 @@ window.openVault = async (base, path) => {
   workspace.append(contentEl);
   for (const item of plugin.statusBar) item.classList.add("status-bar");
   new MutationObserver(() => drawIcons(document)).observe(document.body, { childList: true, subtree: true });
-  window.lab = { app, plugin, editor: () => editor.cm };
+  const command = (id: string) => {
+    const { callback, editorCallback } = plugin.commands.get(id) ?? {};
+    callback?.();
+    editorCallback?.(editor, leaf.view as MarkdownView);
+  };
+  /** Show the side panel, or close it. */
+  const panel = () => {
+    const shown = document.querySelector(".side");
+    shown?.remove();
+    if (shown) return;
+    command("show-queue");
+    const side = document.body.appendChild(document.createElement("div"));
+    side.className = "side";
+    window.setTimeout(() => side.append((app.workspace.leaves.at(-1)?.view as ItemView).contentEl), 100);
+  };
+  /** Blocks as Reading view draws them: all at once, and none of those before. */
+  const drawn: MarkdownRenderChild[] = [];
+  const render = (sources: string[]) => {
+    for (const child of drawn.splice(0)) {
+      child.unload();
+      child.containerEl.remove();
+    }
+    for (const source of sources) {
+      const addChild = (child: MarkdownRenderChild) => {
+        drawn.push(child);
+        child.load();
+      };
+      plugin.processors.get("vaultlab")?.(source, workspace.appendChild(document.createElement("div")), { sourcePath: path, getSectionInfo: () => null, addChild });
+    }
+  };
+  window.lab = { app, plugin, editor: () => editor.cm, command, panel, render };
 };
 
 /** A block or an embed where the cursor is not: drawn instead of its text. */

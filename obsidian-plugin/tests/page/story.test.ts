@@ -1,8 +1,7 @@
 /** A whole story in a browser, against the real daemon: every step leaves a picture of it in light and in dark. */
 
-import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Real, send } from "../real";
+import { Real } from "../real";
 import { Browser } from "./browser";
 
 const NOTE = `---
@@ -37,16 +36,7 @@ let browser: Browser;
 
 beforeAll(async () => {
   real = await Real.vault({ "Note.md": NOTE });
-  browser = await Browser.open("tests/page/page.ts");
-  const { page } = browser;
-  const disk = real.disk;
-  await page.exposeFunction("vaultSend", send);
-  await page.exposeFunction("vaultList", disk.list);
-  await page.exposeFunction("vaultRead", disk.read);
-  await page.exposeFunction("vaultWrite", disk.write);
-  const main = await readFile("dist/main.js", "utf8");
-  await page.addScriptTag({ content: `window.vaultlabMain = function (module, exports, require) {${main}\n}` });
-  await page.evaluate((base) => window.openVault(base, "Note.md"), real.vault);
+  browser = await Browser.app(real);
 });
 afterAll(async () => {
   await browser.close();
@@ -72,39 +62,51 @@ async function type(after: string, text: string, rubbed = 0): Promise<void> {
 
 const leave = () => browser.page.evaluate(() => window.lab.editor().dispatch({ selection: { anchor: 0 } }));
 
-test("pair, trust, run, watch it, read it, break it, mend it, cancel it", async () => {
+/** Whatever of ours is on the page. */
+const OURS = "[class^=vaultlab]";
+
+test("pair, trust, run, watch it, read it, look into it, break it, mend it, cancel it, insert another", async () => {
   const { page } = browser;
-  page.setDefaultTimeout(60_000);
   await shows("Not paired");
-  await browser.shoot("01-not-paired");
+  await browser.shoot("01-not-paired", BLOCK);
 
   await real.watch("", "--trust");
   const code = real.command("pair");
   await press("Pair…");
-  await page.getByRole("dialog").getByRole("textbox").fill(code);
-  await browser.shoot("02-pair");
-  await page.getByRole("dialog").getByRole("button", { name: "Pair" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("textbox", { name: "Code" }).fill(code);
+  await browser.both("02-pair", ".modal");
+  await page.keyboard.press("Enter");
   await shows("Not run yet");
-  await browser.shoot("03-not-run-yet");
+  await browser.shoot("03-not-run-yet", BLOCK);
 
   await press("Run");
   await page.locator(`${BLOCK} progress[value]`).waitFor();
-  await browser.shoot("04-running");
+  await browser.shoot("04-running", BLOCK);
   await shows("Up to date");
   await page.locator(".callout img").waitFor();
   await page.locator(`${BLOCK} [data-verdict=refuted]`).waitFor();
-  await browser.shoot("05-up-to-date");
+  await browser.shoot("05-up-to-date", BLOCK);
   expect(await note()).toBe(NOTE.replace("\n\nWhat does", "\n\n![[vaultlab/pentagon#^result]]\n\nWhat does"));
   await press("Why");
-  await browser.shoot("06-why");
+  await browser.shoot("06-why", BLOCK);
+  await press("Why");
+  await press("Explore the figure");
+  const figure = page.frameLocator("iframe");
+  await figure.getByRole("slider", { name: "seed" }).fill("3");
+  expect(await figure.locator("svg.plane line").count()).toBe(5);
+  await browser.both("07-explore", BLOCK);
+  await press("Close the figure");
 
   await type("features: 5", "features: 500000".slice(11));
   await type("hidden", "n");
   await page.locator(".vaultlab-mend").first().waitFor();
-  await browser.shoot("07-marked");
+  await page.getByText("sparsity: 95%").hover({ position: { x: 20, y: 8 } });
+  await page.locator(".vaultlab-tip").waitFor();
+  await browser.both("08-marked", OURS);
   await leave();
   await shows("Cannot run");
-  await browser.shoot("08-cannot-run");
+  await browser.shoot("09-cannot-run", BLOCK);
   await type("hiddenn", "", 1);
   await type("features: 500000", "", 5);
   await leave();
@@ -113,18 +115,44 @@ test("pair, trust, run, watch it, read it, break it, mend it, cancel it", async 
   await type("steps: 2500", "0", 0);
   await leave();
   await shows("Out of date");
-  await browser.shoot("09-out-of-date");
+  await browser.shoot("10-out-of-date", BLOCK);
   await press("Run");
   await page.locator(`${BLOCK} progress[value]`).waitFor();
   await page.setViewportSize({ width: 380, height: 820 });
-  await browser.shoot("10-running-narrow");
+  await browser.shoot("11-running-narrow", BLOCK);
   await press("Cancel");
   await shows("Out of date");
   await page.setViewportSize({ width: 900, height: 820 });
 
+  await page.evaluate(() => window.lab.editor().dispatch({ selection: { anchor: window.lab.editor().state.doc.length - 1 } }));
+  await page.evaluate(() => window.lab.command("insert-experiment"));
+  await page.getByPlaceholder("Which experiment?").waitFor();
+  await browser.both("12-pick", ".modal");
+  await page.getByPlaceholder("Which experiment?").fill("superposition more features");
+  await page.locator(".suggestion-item").click();
+  await dialog.getByRole("combobox", { name: "Begin with" }).selectOption({ index: 1 });
+  await browser.both("13-form", ".modal", 1500);
+  expect(await dialog.getByRole("textbox", { name: "features" }).getAttribute("placeholder")).not.toBe("");
+  await dialog.getByRole("textbox", { name: "Title" }).fill("Another look");
+  await dialog.getByText("What it does, and how to read its figures").click();
+  await browser.shoot("14-manual", ".modal");
+  await dialog.getByRole("button", { name: "Insert" }).click();
+  expect(await note()).toContain("```vaultlab\nsuperposition: another-look\ntitle: Another look\n");
+
+  await page.evaluate(() => window.lab.panel());
+  const lab = page.getByRole("list", { name: "Results" });
+  await page.getByRole("button", { name: "Cancel another-look" }).waitFor(); // it is new: it runs by itself
+  await lab.getByText("refuted").waitFor();
+  await browser.both("15-lab", ".vaultlab-lab");
+  await page.getByRole("button", { name: "Cancel another-look" }).press("Enter");
+  await page.getByRole("button", { name: "Cancel another-look" }).waitFor({ state: "detached" });
+  await page.getByRole("combobox", { name: "Which results" }).selectOption("supported");
+  await lab.getByText("No result fits.").waitFor();
+  await page.evaluate(() => window.lab.panel());
+
   await real.stop();
-  await shows("No daemon");
-  await browser.shoot("11-no-daemon");
+  await page.locator(`${BLOCK} .vaultlab-state`).filter({ hasText: "No daemon" }).first().waitFor();
+  await browser.shoot("16-no-daemon", BLOCK);
   const saved = await real.read("Note.md");
-  expect(saved.split("\n").filter((line) => line.startsWith("![["))).toHaveLength(1);
-}, 240_000);
+  expect(saved.split("\n").filter((line) => line.startsWith("![[vaultlab/pentagon"))).toHaveLength(1);
+}, 400_000);
