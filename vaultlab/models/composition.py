@@ -176,7 +176,7 @@ def exact(
 ) -> Exact:
     """A pair's scores distance by distance with the rotation as a matrix, and its identities."""
     wide = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
-    first, second = _one(readers(model, writer[0], wide), writer[1]), _one(readers(model, reader[0], wide), reader[1])
+    first, second = only(readers(model, writer[0], wide), writer[1]), only(readers(model, reader[0], wide), reader[1])
     seen = [distance for distance in distances if second.window is None or distance < second.window]
     found = _by_distance(first, second, seen)
     new = _other_basis(first, second, draws)
@@ -189,7 +189,7 @@ def exact(
     )
 
 
-def _one(attn: AttentionParts, head: int) -> AttentionParts:
+def only(attn: AttentionParts, head: int) -> AttentionParts:
     """The same layer with this head alone."""
     only = slice(head, head + 1)
     named = {name: getattr(attn, name)[only] for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")}
