@@ -1,5 +1,6 @@
 """The daemon, step by step, under a clock of the tests' own and with a plain function in the worker's place."""
 
+import hashlib
 import os
 import threading
 import time
@@ -177,10 +178,22 @@ def test_what_we_write_in_a_large_vault_sets_no_look_off_at_once(alive: Alive) -
     assert len(looks) == 1
     alive.after(5)
     assert len(looks) == 2, "a look takes half a second, so after twenty times as long"
+    alive.daemon.pipeline.left[alive.root / "Note.md"] = hashlib.sha256(NOTE.encode()).hexdigest()
+    alive.daemon.changes.add("Note.md")
     alive.daemon.changes.add("vaultlab/other.md")
+    alive.after(PARSE_S)
+    assert len(looks) == 2, "nor does a note that stands as we have left it"
     alive.save("Note.md", NOTE.replace("number: 1", "number: 3"))
     alive.after(PARSE_S)
     assert len(looks) == 3, "what an author writes meanwhile is looked at soon all the same"
+
+
+def test_what_ran_leaves_nothing_behind_in_a_daemon(alive: Alive) -> None:
+    for number in range(1, 4):
+        alive.save("Note.md", NOTE.replace("number: 1", f"number: {number}"))
+        alive.settle()
+    assert len(alive.ran) == 3
+    assert not alive.daemon.pipeline.tried
 
 
 def test_back_to_what_it_was_before_runs_again(alive: Alive) -> None:

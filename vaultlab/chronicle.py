@@ -51,7 +51,7 @@ class Chronicle:
 
     def outcome(self, outcome: Outcome) -> None:
         """What came out, which says more of a run that fails than the queue does."""
-        if outcome.problem:
+        if outcome.problem and outcome.item.state != "error":  # what cannot run has no run that could end
             with self._lock:
                 self._outcomes[outcome.item.name] = outcome
 

@@ -4,6 +4,7 @@ One thread looks and writes what needs no worker (`tick`), another has one block
 them stands the queue, which outlives both.
 """
 
+import hashlib
 import logging
 import math
 import shlex
@@ -44,7 +45,7 @@ _DEBTS_S = 1.0
 _WRITE_WAIT_S = 60.0
 _BUSY_S, _IDLE_S, _PACE_S = 0.1, 0.5, 0.02
 _SLEPT_S = 5.0
-_TIMES = 20  # so many times as long as a look takes, a change in our own folder, mostly by our own hand, waits
+_TIMES = 20  # so many times as long as a look takes waits what we have written ourselves
 _BY_NAME = "asked for by hand"
 _BY_RENDER = "asked for by `render`"
 _WANTED = Selection()
@@ -105,7 +106,7 @@ class Daemon:
         self._edited: dict[str, None] = {}
         self._changed: list[str] = []
         self._again: set[tuple[str, str, str]] = set()
-        self._problems_due = self._writing = False
+        self._problems_due = self._writing = self._pressing = False
         self._next_look = self._rested = self._next_debts = 0.0
         self._told_debts: set[tuple[str, str]] = set()
         self._told_large: set[tuple[str, str, str]] = set()
@@ -214,8 +215,11 @@ class Daemon:
         with self._lock:
             for request in presence.requests(self.root):
                 self._guarded(partial(self.ask_for, request))
-            self._changed += self.changes.take()
-            if self.now() >= (self._changed_look() if self._changed else self._next_look):
+            new = self.changes.take()
+            self._changed += new
+            self._pressing = self._pressing or not all(map(self._of_ours, new))
+            soon = min(self._rested, self._next_look) if self._changed else self._next_look
+            if self._pressing or self.now() >= soon:
                 self._look()
             if self.restraint:
                 self._hold_back()
@@ -228,15 +232,21 @@ class Daemon:
                 self._set_status(held=len(self._held))
         self.noticed()
 
-    def _changed_look(self) -> float:
-        """When to look at what has changed."""
-        ours = f"{self.survey.config.folder}/" if self.survey else ""
-        only_ours = bool(ours) and all(path.startswith(ours) for path in self._changed)
-        return min(self._rested, self._next_look) if only_ours else 0.0
+    def _of_ours(self, path: str) -> bool:
+        """Whether what changed there is ours: it stands in our folder, or is a note as we have left it."""
+        if self.survey is not None and path.startswith(f"{self.survey.config.folder}/"):
+            return True
+        left = self.pipeline.left.get(self.root / path)
+        try:
+            now = files.look_again(self.root / path) if left is not None else None
+        except VaultlabError:
+            return False
+        return now is not None and hashlib.sha256(now).hexdigest() == left
 
     def _look(self) -> None:
         began = self.now()
         self._next_look = began + LOOK_S
+        self._pressing = False
         survey = self.survey = self.pipeline.look()
         self._rested = self.now() + _TIMES * (self.now() - began)
         changed, self._changed = self._changed, []
@@ -455,6 +465,7 @@ class Daemon:
         behind = [items[one.block] for one in waiting if one.block in items]
         selection = Selection(id=item.id if by_name else None, force=job.forced)
         outcome = self.pipeline.one(survey, item, selection, behind=behind)
+        self.pipeline.tried.clear()  # only a render, which ends, asks what it has tried
         answer = outcome.answer
         stopped = isinstance(answer, Failure) and answer.kind == "cancelled"
         now = self.jobs.get(job.id)

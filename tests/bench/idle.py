@@ -21,7 +21,7 @@ import psutil
 NOTES, FOLDERS, CHANGED, BLOCKS, WRONG = 10_000, 5_000, 5_000, 500, 40
 SHARE, MOST_MB, SETTLED_S = 0.01, 80, 10.0
 REST_S, IDLE_S = 20.0, 60.0
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
 WORDS = "Words on features, neurons and circuits, with a [[Note 7|link]], *stress* and a claim or two in a line.\n"
 BLOCK = "\n```vaultlab\nsuperposition: toy-{number}\nfeatures: {features}\nhidden: 2\nsteps: 20\n```\n"
 
