@@ -387,6 +387,7 @@ TOGETHER = {
     "feature_properties": ("sparse-toy", ({"sparsity": 0.8}, {"sparsity": 0.95})),
     "privileged_basis": ("relu-layer", ({"sparsity": 0.4}, {"sparsity": 0.5})),
     "superposition_learning": ("dense-pairs-stay-merged", ({"sparsity": 0.6}, {"sparsity": 0.7})),
+    "superposition_correlated": ("fire-together", ({"sparsity": 0.85}, {"sparsity": 0.95})),
     "superposition_geometry": ("digons-then-more", ({"points": 2}, {"sparsity": 0.75, "points": 2})),
     "superposition": ("digon", ({"sparsity": 0.8}, {"sparsity": 0.9}, {"sparsity": 0.95})),
 }

@@ -1,7 +1,7 @@
 """Weight vectors of one, two or three dimensions: one model large, its sisters small beside it.
 
 A model is an array [features, dimensions]; the first of `models` is the large one. `kept` says of every feature whether
-it counts; the others are grey. Features are numbered from 1.
+it counts; the others are grey. `colours` are the features' own, else all are of one. Features are numbered from 1.
 """
 
 import math
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from vaultlab.plots.style import GREY, PALETTE, canvas
 
+Colours = Sequence[str]
+"""Every feature's; GREY where it does not count."""
+
 SISTERS = 15
 NAMED = 12
 """Up to so many features, each has its number at the tip."""
@@ -23,10 +26,14 @@ LINES = {"1": 1, "¾": 3 / 4, "⅔": 2 / 3, "½": 1 / 2, "⅖": 2 / 5, "⅜": 3 
 """The dimensionalities of features alone, and in tetrahedra, triangles, digons, pentagons and square antiprisms."""
 
 
-def vectors(models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: str) -> Canvas:
+def vectors(
+    models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: str, colours: Sequence[str] | None = None
+) -> Canvas:
     """The figure for the models' own number of dimensions: bars, arrows, or arrows seen along three axes."""
     by_dimensions = {1: _line, 2: _plane, 3: _space}
-    return by_dimensions[models[0].shape[1]](models[: SISTERS + 1], kept, title)
+    own = colours or [PALETTE[0]] * len(models[0])
+    painted = [[one if counts else GREY for one, counts in zip(own, ours, strict=True)] for ours in kept]
+    return by_dimensions[models[0].shape[1]](models[: SISTERS + 1], painted, title)
 
 
 def feature_axis(ax: Axes, features: int) -> None:
@@ -52,14 +59,10 @@ def sisters(ax: Axes, values: Sequence[NDArray[Any]]) -> None:
         )
 
 
-def _colours(kept: NDArray[Any]) -> list[str]:
-    return [PALETTE[0] if one else GREY for one in kept]
-
-
-def _line(models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: str) -> Canvas:
+def _line(models: Sequence[NDArray[Any]], painted: Sequence[Colours], title: str) -> Canvas:
     with canvas(height=3.4) as (figure, axes):
         ax, weights = axes[0, 0], models[0][:, 0]
-        ax.bar(range(1, len(weights) + 1), weights, width=0.5, color=_colours(kept[0]), label="lowest loss")
+        ax.bar(range(1, len(weights) + 1), weights, width=0.5, color=painted[0], label="lowest loss")
         sisters(ax, [model[:, 0] for model in models[1:]])
         ax.axhline(0, color=GREY, linewidth=0.8)
         feature_axis(ax, len(weights))
@@ -69,23 +72,23 @@ def _line(models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: s
     return figure
 
 
-def _plane(models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: str) -> Canvas:
+def _plane(models: Sequence[NDArray[Any]], painted: Sequence[Colours], title: str) -> Canvas:
     reach = _reach(models)
     with canvas(1, 2 if len(models) > 1 else 1, height=3.6) as (figure, axes):
         ax = axes[0, 0]
         _frame(ax, reach, "hidden dimension 1", "hidden dimension 2")
-        _arrows(ax, (0, 0), models[0], kept[0], 3)
-        _name_tips(ax, models[0], kept[0], reach)
+        _arrows(ax, (0, 0), models[0], painted[0], 3)
+        _name_tips(ax, models[0], painted[0], reach)
         ax.set_title(title)
         if len(models) > 1:
-            _small(axes[0, 1], models[1:], kept[1:], 2 * reach)
+            _small(axes[0, 1], models[1:], painted[1:], 2 * reach)
     return figure
 
 
-def _small(ax: Axes, models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], cell: float) -> None:
+def _small(ax: Axes, models: Sequence[NDArray[Any]], painted: Sequence[Colours], cell: float) -> None:
     """All on one grid in one axes: an axes a model would take longer than the training."""
     across = math.ceil(math.sqrt(len(models)))
-    for place, (model, ours) in enumerate(zip(models, kept, strict=False)):
+    for place, (model, ours) in enumerate(zip(models, painted, strict=False)):
         at = (cell * (place % across), -cell * (place // across))
         ax.plot(*at, ".", color=GREY, markersize=3)
         _arrows(ax, at, model, ours, 1.4)
@@ -95,14 +98,14 @@ def _small(ax: Axes, models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]
     ax.set_title("other seeds")
 
 
-def _space(models: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]], title: str) -> Canvas:
+def _space(models: Sequence[NDArray[Any]], painted: Sequence[Colours], title: str) -> Canvas:
     """Turned so that the longest directions come first, then seen along each axis; the sisters are left out."""
     model = models[0] @ np.linalg.svd(models[0])[2].T
     reach = _reach([model])
     with canvas(1, 3, height=2.5) as (figure, axes):
         for ax, pair in zip(axes[0], ([0, 1], [0, 2], [1, 2]), strict=True):
             _frame(ax, reach, f"principal axis {pair[0] + 1}", f"principal axis {pair[1] + 1}")
-            _arrows(ax, (0, 0), model[:, pair], kept[0], 2.2)
+            _arrows(ax, (0, 0), model[:, pair], painted[0], 2.2)
         figure.suptitle(title)
     return figure
 
@@ -120,20 +123,18 @@ def _frame(ax: Axes, reach: float, across: str, up: str) -> None:
         ticks([-1, 0, 1])
 
 
-def _arrows(ax: Axes, at: tuple[float, float], model: NDArray[Any], kept: NDArray[Any], dots: float) -> None:
+def _arrows(ax: Axes, at: tuple[float, float], model: NDArray[Any], colours: Colours, dots: float) -> None:
     x, y = np.full((2, len(model)), np.array(at)[:, None])
-    ax.quiver(
-        x, y, *model.T, color=_colours(kept), angles="xy", scale_units="xy", scale=1, units="dots", width=dots, zorder=2
-    )
+    ax.quiver(x, y, *model.T, color=colours, angles="xy", scale_units="xy", scale=1, units="dots", width=dots, zorder=2)
 
 
-def _name_tips(ax: Axes, model: NDArray[Any], kept: NDArray[Any], reach: float) -> None:
+def _name_tips(ax: Axes, model: NDArray[Any], colours: Colours, reach: float) -> None:
     """Numbers at the tips; features that point to the same place share one label."""
     if len(model) > NAMED:
         return
     tips: dict[tuple[float, float], list[str]] = {}
     for number, tip in enumerate(map(tuple, model), start=1):
-        if kept[number - 1]:
+        if colours[number - 1] != GREY:
             place = next((other for other in tips if math.dist(other, tip) < 0.1 * reach), tip)
             tips.setdefault(place, []).append(str(number))
     for (x, y), names in tips.items():
