@@ -1,7 +1,11 @@
 """Correlated features: how do two features lie to each other that fire together, or never both?
 
-Toy models x′ = ReLU(W Wᵀ x + b) are trained (see `superposition`) on features that come in pairs, 1 with 2, 3 with 4
-and so on. All are equally important and each is present with the density p = 1 − S. `pairs` says how a pair comes:
+Toy models (see `superposition`)
+
+    x′ = ReLU(W Wᵀ x + b)      loss = Σ (x_i − x′_i)²
+
+are trained on features that come in pairs, 1 with 2, 3 with 4 and so on. Each is present with the density p = 1 − S,
+and `pairs` says how a pair comes:
 
     together       both of it or neither, each as strong as it likes
     exclusive      one of it or the other, never both (so p is at most ½)
