@@ -81,7 +81,7 @@ class Spec(BaseSpec):
     pairs: Pairs = "together"
     """How the two of a pair come: both or neither (together), never both (exclusive), or as if they were none."""
 
-    features: int = Field(4, ge=2, le=64, multiple_of=2, json_schema_extra={"symbol": "n"})
+    features: int = Field(4, ge=2, le=64, json_schema_extra={"symbol": "n"})
     """How many features there are, twice as many as pairs."""
 
     hidden: int = Field(2, ge=1, le=32, json_schema_extra={"symbol": "m"})
@@ -109,7 +109,9 @@ class Spec(BaseSpec):
     """Where all random draws start."""
 
     @model_validator(mode="after")
-    def _room_for_both(self) -> "Spec":
+    def _pairs_are_whole(self) -> "Spec":
+        if self.features % 2:
+            raise ValueError("Features come in pairs: of an odd number one would be left over.")
         if self.pairs == "exclusive" and self.sparsity < 0.5:
             raise ValueError("Of two features that are never both present, each is absent at least half of the time.")
         return self
