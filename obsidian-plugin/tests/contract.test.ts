@@ -61,8 +61,8 @@ const OFFER = "import sys, time, pathlib, vaultlab.commands.watch as w; print('c
 /** A daemon that watches the vault, and knows this device. */
 async function paired(): Promise<void> {
   await real.watch(OFFER, "--trust");
-  await typeCode(await real.said(/^code (\S+)/m));
-  await vi.waitFor(() => expect(status()).toMatch(/^Lab: (Idle|tiny|\d waiting)/), PATIENCE);
+  const dialog = await typeCode(await real.said(/^code (\S+)\n/m));
+  await vi.waitFor(() => expect(`${status()} ${find(dialog, "said")}`).toMatch(/^Lab: (Idle|tiny|\d waiting)/), PATIENCE);
 }
 
 /** A device that was paired with another daemon: with this key, which ours does not know. */

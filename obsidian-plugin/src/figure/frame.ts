@@ -118,7 +118,8 @@ function maps(into: HTMLElement, data: Maps): void {
     }
     const from = key ?? given.indexOf(Math.max(...given));
     const verb = key === null ? "gets most from" : "gets from";
-    told.textContent = `“${data.labels[query]}” ${verb} “${data.labels[from]}”: ${number(given[from] ?? 0)} ${data.unit}`;
+    const word = (at: number) => data.labels[at]?.trim() || data.labels[at];
+    told.textContent = `“${word(query)}” ${verb} “${word(from)}”: ${number(given[from] ?? 0)} ${data.unit}`;
   };
   const redraw = () => {
     chosen.place = [row, column];

@@ -72,6 +72,7 @@ export class Browser {
       document.body.className = `theme-${one}`;
       (window as { recolour?: () => void }).recolour?.();
     }, theme);
+    if (this.page.frames().length > 1) await this.page.waitForTimeout(200); // they are told, and draw anew
   }
 
   /** The same, wide and as narrow as a phone. */

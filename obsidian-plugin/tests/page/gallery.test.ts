@@ -58,10 +58,10 @@ test("a keyboard stops once at a figure's many tokens, and goes on from there wi
   await maps.getByRole("combobox", { name: "head" }).focus();
   await page.keyboard.press("Tab");
   const status = maps.getByRole("status");
-  expect(await status.textContent()).toMatch(/^“ you” gets most from/);
+  expect(await status.textContent()).toMatch(/^“you” gets most from/);
   await page.keyboard.press("Home");
   await page.keyboard.press("ArrowRight");
-  expect(await status.textContent()).toMatch(/^“ When” gets most from/);
+  expect(await status.textContent()).toMatch(/^“When” gets most from/);
   await page.keyboard.press("Tab");
   expect(await page.evaluate(() => document.activeElement?.closest("[data-name]")?.getAttribute("data-name"))).toBe("plane");
 
