@@ -92,7 +92,8 @@ class Store:
         for other in (self.root / key / "views").glob("*"):
             if other.name.partition("-")[0] != look.partition("-")[0]:
                 _remove(other)
-        self._write(self.root / key / "views" / look, {"facts.json": _json(facts), **files})
+        # Not waited for: each file costs as long as drawing it, and what a power cut spoils is found and drawn anew.
+        self._write(self.root / key / "views" / look, {"facts.json": _json(facts), **files}, lasting=False)
 
     def data(self, key: str) -> dict[str, Any] | None:
         """What an interactive figure of this result is drawn from, under whatever look; None if absent.
@@ -139,7 +140,7 @@ class Store:
             return files
         return None
 
-    def _write(self, folder: Path, files: Mapping[str, bytes]) -> None:
+    def _write(self, folder: Path, files: Mapping[str, bytes], *, lasting: bool = True) -> None:
         manifest = _json({name: _sha256(content) for name, content in files.items()})
         beside = self.root / f".{secrets.token_hex(8)}"
         try:
@@ -147,9 +148,10 @@ class Store:
             for name, content in {**files, _MANIFEST: manifest}.items():
                 with (beside / name).open("xb") as file:
                     file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            _place(beside, folder)
+                    if lasting:
+                        file.flush()
+                        os.fsync(file.fileno())
+            _place(beside, folder, lasting=lasting)
             self._bound(sum(map(len, files.values())), keep=self._entry(folder))
         except OSError as error:
             _remove(beside)
@@ -197,7 +199,7 @@ def _settled(value: Any) -> Any:
     return value
 
 
-def _place(beside: Path, folder: Path) -> None:
+def _place(beside: Path, folder: Path, *, lasting: bool) -> None:
     """Rename into place, what was there making way. Where another worker was faster, its entry is as good as ours."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove(folder)
@@ -207,6 +209,8 @@ def _place(beside: Path, folder: Path) -> None:
         if not folder.is_dir():
             raise
         _remove(beside)
+    if not lasting:
+        return
     descriptor = os.open(folder.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
