@@ -39,7 +39,7 @@ export class Real {
     for (const out of [this.daemon.stdout, this.daemon.stderr]) out?.on("data", (text) => (this.log += String(text)));
     for (const until = Date.now() + PATIENCE_MS; ; ) {
       if (this.daemon.exitCode !== null || Date.now() > until) throw new Error(`no daemon:\n${this.log}`);
-      if ((await this.disk.list(".vaultlab")).some((path) => path.includes("daemon-"))) return;
+      if ((await this.disk.list(".vaultlab")).some((path) => /\/daemon-[a-z0-9-]+\.json$/.test(path))) return;
       await pause(50);
     }
   }
