@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.planted import gauged, planted
 from tests.tiny import FAMILIES, tiny_model
 from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench
@@ -62,21 +63,6 @@ def search(model, texts=SENTENCES, size=4, tokens=20_000):
 
 def values(spec, out):
     return {metric.name: metric.value for metric in measure(spec, out)}
-
-
-def gauged(model, layer=LAYER):
-    """The same model with every (u, v) of a layer as (αu, v/α), α of either sign, in place."""
-    generator = torch.Generator().manual_seed(5)
-    mlp = model.family.block(model.net, layer).mlp
-    size = len(mlp.up_proj.weight)
-    alpha = 2.0 ** (4 * torch.rand(size, generator=generator) - 2)
-    alpha *= torch.randint(0, 2, (size,), generator=generator) * 2 - 1
-    with torch.no_grad():
-        mlp.up_proj.weight *= alpha[:, None]
-        mlp.down_proj.weight /= alpha
-        if mlp.up_proj.bias is not None:
-            mlp.up_proj.bias *= alpha
-    return model
 
 
 # -- the same numbers, written down again with plain loops
@@ -187,7 +173,7 @@ def test_the_batch_changes_nothing():
 @pytest.mark.parametrize("key", [None, 11])
 def test_no_shown_number_depends_on_how_a_memory_is_written_down(family, key):
     spec, out = run(tiny_model(family, dtype=torch.float64), key=key)
-    _, other = run(gauged(tiny_model(family, dtype=torch.float64)), key=key)
+    _, other = run(gauged(tiny_model(family, dtype=torch.float64), [LAYER]), key=key)
     for name, value in values(spec, out).items():
         assert values(spec, other)[name] == pytest.approx(value, rel=1e-5), name
     assert (other.lines, other.pushed) == (out.lines, out.pushed)
@@ -197,7 +183,7 @@ def test_no_shown_number_depends_on_how_a_memory_is_written_down(family, key):
 
 @torch.inference_mode()
 def test_a_bare_value_and_a_signed_ranking_do_depend_on_it():
-    plain, other = tiny_model("llama"), gauged(tiny_model("llama"))
+    plain, other = tiny_model("llama"), gauged(tiny_model("llama"), [LAYER])
     asked, sign = torch.zeros(80, 1, dtype=torch.long), torch.ones(80)
     bare = [promoted(model, LAYER, slice(None), sign, asked).first for model in (plain, other)]
     assert 0.3 < (bare[0] == bare[1]).float().mean() < 0.7
@@ -225,33 +211,6 @@ def test_the_gauge_check_sees_a_mlp_that_is_not_gated_that_way():
 
 
 # -- planted memories
-
-
-def planted(family, pattern, target, key=7, **config):
-    """A model without attention whose memory `key` of layer 0 wakes at one token only and writes another one."""
-    model = tiny_model(family, **config)
-    [wake], [write] = ([model.token_id(word)] for word in (pattern, target))
-    net = model.net
-    with torch.no_grad():
-        block = model.family.block(net, 0)
-        out = block.get_submodule(model.family.attn_out)
-        out.weight.zero_()
-        out.bias.zero_() if out.bias is not None else None
-        if (positions := model.family.positions(net)) is not None:
-            positions.zero_()
-        x = parts.mlp_norm(model, 0)(net.get_input_embeddings().weight[wake].float())
-        k = 40 * x / x.norm() ** 2
-        mlp = model.family.mlp_parts(net, 0)
-        into, b_into = (mlp.W_in, mlp.b_in) if mlp.W_gate is None else (mlp.W_gate, mlp.b_gate)
-        into[:, key] = k
-        b_into[key] = -32
-        if mlp.W_gate is not None:
-            mlp.W_in[:, key] = 0
-            mlp.b_in[key] = -1  # a gated memory may wake with the sign that it likes
-        W_U = parts.unembedding(model).W_U[:, write]
-        sign = -1 if mlp.W_gate is not None else 1
-        mlp.W_out[key] = sign * W_U / parts.final_norm(model).gain
-    return model
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])

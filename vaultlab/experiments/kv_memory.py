@@ -59,7 +59,7 @@ from vaultlab.models.bootstrap import RESAMPLES, interval
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.memories import Promoted, Triggers, promoted
 from vaultlab.models.prefixes import gauge_residual, line, misaligned, pushes, read_prefixes, shortest
-from vaultlab.models.search import KEPT, Corpus, Search, search_needs, searched, values
+from vaultlab.models.search import KEPT, SHUFFLES, Corpus, Search, search_needs, searched, values
 from vaultlab.models.sentences import Sentences
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.plots.memories import Line, Row, draw_layer, draw_meeting, draw_page, draw_triggers
@@ -74,8 +74,6 @@ TOKENS = 8
 
 READ_AGAIN = 128
 """Tokens of the prefixes shown that are read again for the checks, at most, and one prefix at least."""
-
-SHUFFLES = 4
 
 
 class Spec(BaseSpec):
@@ -202,10 +200,11 @@ def compute(spec: Spec, bench: Bench) -> Out:
 
 
 def _values(spec: Spec, bench: Bench, corpus: Corpus, layer: int, found: Triggers) -> Promoted:
-    """A layer's are shared with other blocks; one alone is read at once."""
-    drawn = _others(spec, bench, found)
+    """A layer's are shared with other blocks; one alone is read at once, by chance against any place of the text."""
     if spec.key is None:
-        return values(bench, corpus, found, layer, (spec.seed, drawn))
+        return values(bench, corpus, found, layer, spec.seed)
+    generator = bench.generator("chance", spec.seed)
+    drawn = torch.multinomial(found.seen.double(), SHUFFLES, True, generator=generator)[None]
     key, asked = slice(spec.key, spec.key + 1), torch.cat([found.next[:, :1], drawn], dim=1)
     return promoted(corpus.model, layer, key, found.coefficient[:, 0].sign(), asked)
 
@@ -245,15 +244,6 @@ def _awake(found: Triggers) -> None:
         raise NoteError(
             "Nothing in this text wakes what was asked for.", "Take a longer text, or another key.", field="text"
         )
-
-
-def _others(spec: Spec, bench: Bench, found: Triggers) -> Int[Tensor, "key shuffle"]:
-    """What came next elsewhere: the strongest triggers of all keys, shuffled; for one key, any place of the text."""
-    generator, came = bench.generator("chance", spec.seed), found.next[:, 0]
-    if spec.key is not None:
-        return torch.multinomial(found.seen.double(), SHUFFLES, True, generator=generator)[None]
-    came = came[came >= 0]
-    return came[torch.randint(len(came), (len(found.next), SHUFFLES), generator=generator)]
 
 
 def _listed(model: Model, sinks: Int[Tensor, " d_vocab"]) -> tuple[tuple[str, int], ...]:

@@ -30,6 +30,10 @@ KEPT = 32
 """Triggers kept for every memory: whoever asks for fewer finds them among these."""
 
 
+SHUFFLES = 4
+"""Other memories whose next token each value is asked about, for what chance would give."""
+
+
 class Desk(Protocol):
     """What of a Bench a search works with."""
 
@@ -37,6 +41,7 @@ class Desk(Protocol):
     def batch(self) -> int: ...
     @property
     def shared(self) -> Shared: ...
+    def generator(self, *entropy: int | str) -> torch.Generator: ...
     def progress(self, done: int, total: int, phase: str = ...) -> None: ...
 
 
@@ -274,13 +279,15 @@ def search_needs(shape: Shape, tokens: int, copies: int = 1) -> SearchNeeds:
     return SearchNeeds(copies * shape.bytes + kept + batch + 40 * tokens, 2.4 * (tokens + 32 * TYPICAL) * blocks / 20e9)
 
 
-def values(desk: Desk, corpus: Corpus, found: Triggers, layer: int, draw: tuple[int, Tensor]) -> Promoted:
-    """A whole layer's values as tokens, with what came next after each memory's strongest trigger, then with the tokens
-    of `draw`, (a seed, what was drawn with it): shared by all that ask with that seed."""
-    seed, drawn = draw
+def values(desk: Desk, corpus: Corpus, found: Triggers, layer: int, seed: int) -> Promoted:
+    """A whole layer's values as tokens. Asked about are what came next after each memory's strongest trigger, then what
+    came next after those of others, drawn by the seed: shared by all that ask with the same one."""
 
     def work(begun: Promoted | None, keep: Keep[Promoted]) -> Promoted:
-        asked = torch.cat([found.next[:, :1].clamp(min=0), drawn], dim=1)
+        came = found.next[:, 0]
+        others = came[came >= 0]
+        others = others[torch.randint(len(others), (len(came), SHUFFLES), generator=desk.generator("chance", seed))]
+        asked = torch.cat([came[:, None].clamp(min=0), others], dim=1)
         progress = partial(desk.progress, phase=f"reading the values of layer {layer} as tokens")
         return promoted(corpus.model, layer, slice(None), found.coefficient[:, 0].sign(), asked, progress)
 

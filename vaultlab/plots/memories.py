@@ -1,7 +1,7 @@
 """Figures of memories: prefixes with the token that wakes one, the tokens that a value pushes, how peaked keys are."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -166,16 +166,12 @@ def draw_layer(name: str, ranks: NDArray[np.integer], chance: NDArray[np.integer
         agreement = float(np.mean(ranks == 1))
         if agreement:
             ax.plot(1, agreement, "o", color=MEETS, clip_on=False)
-        table = axes[1, 0]
-        _blank(table, len(rows))
-        for place, row in enumerate(rows):
-            _draw_row(table, place, row)
-    said = "; ".join(f"{row.name} wakes at {_short(row.line)} and pushes {visible(row.tokens[0])}" for row in rows[:4])
+        _draw_rows(axes[1, 0], rows, None)
     return Drawing(
         figure,
         f"In {name} the token that came next after a key's strongest trigger is its value's top token for "
         f"{agreement:.2%} of {len(ranks)} keys, among the first 100 for {np.mean(ranks <= 100):.2%} "
-        f"(shuffled: {np.mean(chance <= 100):.2%}). Of those that push hardest, {said}.",
+        f"(shuffled: {np.mean(chance <= 100):.2%}). Of those that push hardest, {_said_rows(rows)}.",
     )
 
 
@@ -189,17 +185,33 @@ def _share_within(ranks: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDAr
     return places, counts.cumsum() / ranks.size
 
 
-def _draw_row(ax: Axes, place: int, row: Row) -> None:
-    ax.axhline(place, color=GREY, linewidth=0.5)
-    _concordance(ax, place + 0.28, row.line, 0.6, row.line.after == row.tokens[0])
-    last = _write(ax, f"{row.name}: {row.pushes[0]:+.1f} nats", (0.02, place + 0.73))
-    left = 0.95 * SPACE - _width(last.get_text())
-    for token in row.tokens:
-        shown = fitted(token, 100)
-        left -= _width(shown) + 11
-        if left < 0:
-            break
-        last = _behind(ax, last, shown, MEETS if token == row.line.after else GREY, 10)
+def _said_rows(rows: Sequence[Row]) -> str:
+    return "; ".join(f"{row.name} wakes at {_short(row.line)} and pushes {visible(row.tokens[0])}" for row in rows[:4])
+
+
+def draw_memories(title: str, rows: Sequence[Row], wanted: Collection[str] | None = None) -> Drawing:
+    """A list of memories, each with a trigger and what it pushes there. Marked is what came next, where it is among
+    what is pushed; or, if there are some, the tokens that are `wanted`."""
+    with canvas(height=0.3 + 0.62 * len(rows)) as (figure, axes):
+        _draw_rows(axes[0, 0], rows, wanted)
+    return Drawing(figure, f"{title}: {_said_rows(rows)}.")
+
+
+def _draw_rows(ax: Axes, rows: Sequence[Row], wanted: Collection[str] | None) -> None:
+    _blank(ax, len(rows))
+    for place, row in enumerate(rows):
+        ax.axhline(place, color=GREY, linewidth=0.5)
+        marked = {row.line.after} if wanted is None else wanted
+        met = row.line.after in (row.tokens[:1] if wanted is None else wanted)
+        _concordance(ax, place + 0.28, row.line, 0.6, met)
+        last = _write(ax, f"{row.name}: {row.pushes[0]:+.1f} nats", (0.02, place + 0.73))
+        left = 0.95 * SPACE - _width(last.get_text())
+        for token in row.tokens:
+            shown = fitted(token, 100)
+            left -= _width(shown) + 11
+            if left < 0:
+                break
+            last = _behind(ax, last, shown, MEETS if token in marked else GREY, 10)
 
 
 def draw_triggers(
