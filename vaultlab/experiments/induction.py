@@ -144,13 +144,13 @@ def compute(spec: Spec, bench: Bench) -> Out:
     choose, judge, control = texts("choose"), texts("judge"), texts("control", again=False)
     passes = 5 + spec.draws
     bench.progress(0, passes, "looking at all heads")
-    chosen_on = _look(model, choose, bench.batch)
+    chosen_on = observe(model, choose, bench.batch)
     strongest = _strongest(chosen_on.scores[INDUCTION].mean(0), spec.cut)
     sets = [strongest, *_others(model, strongest, spec.draws, bench.generator("induction", spec.seed, "draws"))]
     bench.progress(1, passes, "looking at all heads")
-    found = _look(model, judge, bench.batch)
+    found = observe(model, judge, bench.batch)
     bench.progress(2, passes, "looking at all heads")
-    against = _look(model, control, bench.batch)
+    against = observe(model, control, bench.batch)
     bench.progress(3, passes, "reading what to put in")
     knife = _knife(model, spec.ablation, (choose, judge), strongest, bench.batch)
     cut = []
@@ -176,7 +176,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
     )
 
 
-class _Look(NamedTuple):
+class Observed(NamedTuple):
     """What all heads do with some texts, and the loss of the tokens; the residuals are those of `verify`."""
 
     scores: Float[Tensor, "kind text layer head"]
@@ -186,14 +186,14 @@ class _Look(NamedTuple):
     content_residual: Float[Tensor, ""]
 
 
-def _look(model: Model, text: Repeated, batch: int) -> _Look:
+def observe(model: Model, text: Repeated, batch: int) -> Observed:
     """One pass, some texts at a time."""
-    looks = [_look_at(model, text._replace(ids=ids)) for ids in torch.split(text.ids, batch)]
+    looks = [_observe_batch(model, text._replace(ids=ids)) for ids in torch.split(text.ids, batch)]
     worst = [torch.stack(each).max() for each in zip(*(one[2:] for one in looks), strict=True)]
-    return _Look(torch.cat([one.scores for one in looks], 1), torch.cat([one.nats for one in looks]), *worst)
+    return Observed(torch.cat([one.scores for one in looks], 1), torch.cat([one.nats for one in looks]), *worst)
 
 
-def _look_at(model: Model, text: Repeated) -> _Look:
+def _observe_batch(model: Model, text: Repeated) -> Observed:
     """One pass over one batch: each layer's patterns are scored when they come by, of the first text by content too."""
     start, period = text.start, text.period
     found: list[Tensor] = []
@@ -210,7 +210,7 @@ def _look_at(model: Model, text: Repeated) -> _Look:
     touches = [(Site("pattern", layer), look) for layer in range(model.shape.layers)]
     final = trace(model, text.ids, [Site("final")], touches)[Site("final")]
     worst = torch.stack(residuals).amax(0).cpu()
-    return _Look(torch.stack(found, 2).cpu(), surprise(model, final, text.ids), *worst)
+    return Observed(torch.stack(found, 2).cpu(), surprise(model, final, text.ids), *worst)
 
 
 def _strongest(score: Float[Tensor, "layer head"], count: int) -> list[Address]:
@@ -321,7 +321,7 @@ def _knife(
     return _Knife(model, judge, instead, Since(layers[0], stream), batch)
 
 
-def _exact(model: Model, found: _Look, strongest: Sequence[Address], knife: _Knife) -> dict[str, Tensor]:
+def _exact(model: Model, found: Observed, strongest: Sequence[Address], knife: _Knife) -> dict[str, Tensor]:
     """Of the first judged text: pattern and loss by another way, nothing cut, and what is cut by its algebra."""
     wide = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
     layer, _ = strongest[0]

@@ -3,9 +3,9 @@
 A model of attention alone (no MLP, no norm) is trained on texts in which a stretch of random characters comes again
 and again, and is looked at while it learns. What follows can be told from what followed the last time:
 
-    repeat loss    −log p of the tokens that can be told from before, mean over fresh texts
-    induction      A[i, i − p + 1]     the share of a head's attention on the token that followed the last time
-    previous       A[i, i − 1]         on the token before
+    repeat loss = −log p(token)     mean over fresh texts and the tokens that can be told from before
+    induction = A[i, i−p+1]         the share of a head's attention on the token that followed the last time
+    previous token = A[i, i−1]      on the token before
 
 Two layers find it: for a while the loss hardly moves, then it falls all at once, and with it rise a previous-token
 head in the first layer and induction heads in the second. One layer cannot: where a head of the first layer looks,
@@ -16,7 +16,7 @@ need not find anything: it counts back. Then one layer learns it too, and the lo
 other lengths (`varied_loss`) it is gone, and heads look as far back where nothing repeats (`counting_back`). Scores
 are measured at the lengths that a model was trained on.
 
-    drop share     how much of its whole range the repeat loss falls within a tenth of training; steadily: ⅒
+    drop share = largest fall of the repeat loss within a tenth of training / its whole range      steadily: ⅒
 
 Several `seeds` train one after the other. Figures and numbers are those of the one with the lowest repeat loss; the
 losses of the others are drawn beside it, and a claim may ask `in 90% of seeds`.
@@ -27,7 +27,8 @@ same steps, if it is these heads that do it. In `heads` each cell is a head at t
 Source: Catherine Olsson, Nelson Elhage, Neel Nanda, Nicholas Joseph, Nova DasSarma, Tom Henighan, Ben Mann, Amanda
 Askell, Yuntao Bai, Anna Chen, Tom Conerly, Dawn Drain, Deep Ganguli, Zac Hatfield-Dodds, Danny Hernandez, Scott
 Johnston, Andy Jones, Jackson Kernion, Liane Lovitt, Kamal Ndousse, Dario Amodei, Tom Brown, Jack Clark, Jared Kaplan,
-Sam McCandlish, Chris Olah (2022), "In-context Learning and Induction Heads", section "Argument 1", https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/index.html.
+Sam McCandlish, Chris Olah (2022), "In-context Learning and Induction Heads", section "Argument 1",
+https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/index.html.
 That one layer cannot: Nelson Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits", section
 "Two-Layer Attention-Only Transformers", https://transformer-circuits.pub/2021/framework/index.html
 """
@@ -525,8 +526,8 @@ EXPERIMENT = Experiment(
         ),
         Example(
             "nothing-yet",
-            "After thirty steps there is nothing to see",
-            {"layers": 1, "steps": 30},
+            "After ten steps there is nothing to see",
+            {"layers": 1, "steps": 10},
             ("repeat_loss > 3.5", "best_induction < 0.2"),
         ),
     ),
