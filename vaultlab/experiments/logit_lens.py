@@ -41,6 +41,7 @@ from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Reads, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
+from vaultlab.models.direct import unembedded
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.shuffle import shuffled
 from vaultlab.models.trace import Site
@@ -120,12 +121,16 @@ def compute(spec: Spec, bench: Bench) -> Out:
     found = bench.trace(model, ids[None], sites)
     logits = found.pop(Site("logits"))[0]
     streams = [found[site][0] for site in sites[:-1]]
-    answer = logits.float().log_softmax(-1)
+    answer = logits.float().softmax(-1)
+    answer /= answer.sum(-1, keepdim=True)
+    certainty = -torch.special.entr(answer).sum(-1)
     rows = []
     for layer, stream in enumerate(streams):
         bench.progress(layer, layers + 1, "asking every layer")
-        rows.append(_read(model, stream, ids.to(stream.device), answer))
+        rows.append(_read(model, stream, ids.to(stream.device), answer, certainty))
     guess, chance, entropy, nats, divergence, sums = (torch.stack(part) for part in zip(*rows, strict=True))
+    some = slice(-CHUNK, None)
+    gap = (_unembedded(model, streams[-1], some) - logits[some].float()).abs().max() / logits[some].abs().max()
     return Out(
         tokens=whole.strings[: spec.tokens],
         words=tuple(model.token_strings(row) for row in guess.tolist()),
@@ -137,14 +142,16 @@ def compute(spec: Spec, bench: Bench) -> Out:
         entropy=entropy,
         next_nats=nats[:, :-1],
         divergence=divergence,
-        last_residual=(_unembedded(model, streams[-1], slice(None)) - logits.float()).abs().max() / logits.abs().max(),
+        last_residual=gap,
         sum_residual=(sums - 1).abs().max(),
         exact_residual=_exact(model, streams[layers // 2][-1], entropy[layers // 2, -1]),
     )
 
 
 def _unembedded(model: Model, stream: Float[Tensor, "pos d_model"], rows: slice) -> Float[Tensor, "rows d_vocab"]:
-    return parts.unembedding(model)(parts.final_norm(model)(stream[rows])).float()
+    unembedding = parts.unembedding(model)
+    # as one operation: adding b_U by itself would go through all logits once more
+    return torch.nn.functional.linear(parts.final_norm(model)(stream[rows]), unembedding.W_U.T, unembedding.b_U).float()
 
 
 def _read(
@@ -152,28 +159,40 @@ def _read(
     stream: Float[Tensor, "pos d_model"],
     ids: Int[Tensor, " pos"],
     answer: Float[Tensor, "pos d_vocab"],
+    certainty: Float[Tensor, " pos"],
 ) -> tuple[Tensor, ...]:
-    """What a layer would answer at every position: its first guess, how likely that is, how far it is from the end."""
+    """What a layer would answer at every position: its first guess, how likely that is, how far it is from the end.
+
+    `answer` are the model's own probabilities, `certainty` the negative of their entropy in nats. Entropy is
+    log Z − Σ p x and divergence log Z − Σ a x − H(a): every further look at all logits would cost as much as the norm.
+    """
     after = torch.cat([ids[1:], ids[:1]])
     found = []
     for start in range(0, len(stream), CHUNK):
         rows = slice(start, start + CHUNK)
-        log = _unembedded(model, stream, rows).log_softmax(-1)
-        p = log.exp()
+        x = _unembedded(model, stream, rows)
+        p = x.softmax(-1)
         chance, guess = p.max(-1)
-        nats = -log.gather(-1, after[rows, None])[:, 0]
-        divergence = (answer[rows].exp() * (answer[rows] - log)).sum(-1)
-        found.append((guess, chance, -(p * log).sum(-1) / math.log(2), nats, divergence, p.sum(-1)))
+        total = p.sum(-1)  # a softmax of many logits is off by some 1e-5, which a mean of x would multiply
+        log_Z = x.gather(-1, guess[:, None])[:, 0] - chance.log() + total.log()
+        nats = log_Z - x.gather(-1, after[rows, None])[:, 0]
+        bits = ((log_Z - _along(p, x) / total) / math.log(2)).clamp(min=0)
+        divergence = log_Z - _along(answer[rows], x) + certainty[rows]
+        found.append((guess, chance, bits, nats, divergence, total))
     return tuple(torch.cat(part).cpu() for part in zip(*found, strict=True))
+
+
+def _along(p: Float[Tensor, "rows d_vocab"], x: Float[Tensor, "rows d_vocab"]) -> Float[Tensor, " rows"]:
+    """Σ p x, row by row. A matrix product would add up so many numbers one after another, and be off by 1e-3."""
+    total: Tensor = torch.linalg.vecdot(p, x)
+    return total
 
 
 def _exact(model: Model, stream: Float[Tensor, " d_model"], entropy: Tensor) -> Tensor:
     """How far a layer's entropy is from the same in float64, with the norm written out."""
     wide = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
-    norm, W_U = parts.final_norm(model, wide), parts.unembedding(model, wide)
-    x = stream.to(wide)
-    logits = (norm.bare(x) * norm.gain + norm.bias) @ W_U.W_U + W_U.b_U
-    p = logits.softmax(-1)
+    norm, x = parts.final_norm(model, wide), stream.to(wide)
+    p = unembedded(model, norm.bare(x) * norm.gain + norm.bias).softmax(-1)
     bits = torch.special.entr(p).sum() / math.log(2)
     residual: Tensor = (bits.cpu() - entropy).abs() / bits.cpu().clamp(min=1)
     return residual
@@ -269,7 +288,7 @@ def verify(spec: Spec, out: Out) -> list[Check]:
             "the last layer is the model's answer",
             float(out.last_residual),
             rounding,
-            "the last stream through the final norm and W_U, against the model's own logits; relative",
+            f"the last stream through the final norm and W_U, against the logits, last {CHUNK} tokens; relative",
         ),
         Check("probabilities sum to 1", float(out.sum_residual), 1e-4, "every layer, every position"),
         Check(
