@@ -9,7 +9,7 @@ import pytest
 
 from vaultlab.catalogue import Catalogue, Entry
 from vaultlab.pipeline import Outcome, Pipeline, Selection
-from vaultlab.result import Answer, Ask, Check, Failure, Figure, Metric, Point, Refusal, Result
+from vaultlab.result import Answer, Ask, Check, Failure, Figure, Metric, Point, Quote, Refusal, Result
 from vaultlab.stress import trial
 from vaultlab.survey import Survey, survey
 from vaultlab.vault.journal import Journal
@@ -406,6 +406,41 @@ def test_a_private_note_is_quoted_by_no_other(bed: Bed) -> None:
     (outcome,) = bed.render()
     assert "private" in outcome.problem
     assert bed.asked == []
+
+
+def test_what_is_quoted_links_to_its_note_and_no_private_note_is(bed: Bed) -> None:
+    bed.owner.mkdir()
+    (bed.owner / "config.toml").write_text('search = ["**"]\n')
+    bed.write("Ideas/Birds.md", "a bird flew")
+    bed.write("private/Diary.md", "a secret walked")
+    bed.write("Draft.md", "---\ndraft: true\n---\na sketch ran")
+    bed.write("Note.md", NOTE.replace("text: hello", "text: vault"))
+
+    def quoting(ask: Ask, *_: object) -> Answer:
+        found = answer(ask)
+        assert isinstance(found, Result)
+        parts = enumerate(ask.texts["text"].parts)
+        return replace(
+            found, quotes=tuple(Quote("text", at, *text.split()[:2], "next", f"key {at}") for at, (_, text) in parts)
+        )
+
+    bed.answer = quoting
+    bed.render()
+    places = bed.page().partition("## Places")[2].partition("^places")[0].split("\n")
+    assert [line for line in places if line] == [
+        "- key 0: a **bird** → next · [[Ideas/Birds|Birds]]",
+        "- key 1: A **claim.** → next · [[Note]]",
+    ]
+    for private in ("secret", "Diary", "sketch", "Draft"):
+        assert private not in bed.page()
+
+
+@pytest.mark.parametrize(("text", "where"), [("python-help", " · assert"), ("hello world", "")])
+def test_a_text_that_is_no_note_is_quoted_without_a_link(bed: Bed, text: str, where: str) -> None:
+    bed.answer = lambda ask, *_: replace(answer(ask), quotes=(Quote("text", 0, "so", "it", "is"),))
+    bed.write("Note.md", NOTE.replace("text: hello", f"text: {text}"))
+    bed.render()
+    assert f"- so **it** → is{where}\n" in bed.page()
 
 
 def test_a_model_that_the_owner_has_not_allowed_is_not_asked_for(bed: Bed) -> None:

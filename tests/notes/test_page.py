@@ -11,10 +11,11 @@ from markdown_it import MarkdownIt
 
 from vaultlab.errors import NoteError, RunError
 from vaultlab.notes import page as pages
+from vaultlab.notes.answer import Quoted
 from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown, accept, read, touched, write
 from vaultlab.notes.properties import head
-from vaultlab.result import Check, Judgement, Metric, Point
+from vaultlab.result import Check, Judgement, Metric, Point, Quote
 
 EVIL = "[[Secret]] ![[x]] #tag %% == $x$ | <b> ` --> ^id [^1]\n```\n> y"
 PAGE = Page(
@@ -382,3 +383,16 @@ def test_problems() -> None:
     assert not pages.is_problems(b"# My problems\n")
     assert not pages.is_problems(b"\xff\xfe")
     assert read(text) is None
+
+
+def test_places_make_no_link_tag_or_fence_of_what_they_quote() -> None:
+    evil = Quoted(Quote("text", 0, f"x {EVIL} " * 9, "**", "[[y]]", "#tag"), note="Notes/My note")
+    blank = Quoted(Quote("text", 0, "", "", ""), source="[[topic]]")
+    text = write(replace(PAGE, quotes=(evil, blank)), None)
+    places = text.partition("## Places\n\n")[2].partition("\n\n^places")[0].split("\n")
+    assert len(places) == 2
+    assert places[0].startswith("- \\#tag: …")
+    assert places[0].endswith("**\\*\\*** → \\[\\[y\\]\\] · [[Notes/My note|My note]]")
+    assert len(places[0]) < 300
+    assert places[1] == "- **⟨⟩** · \\[\\[topic\\]\\]"
+    assert "## Places" not in write(PAGE, None)
