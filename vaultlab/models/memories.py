@@ -54,8 +54,9 @@ class Strongest:
         m = m.to(self.coefficient.dtype)
         strength = (m * wanted[..., None]).abs_()
         self.total += strength.flatten(0, 1).sum(0)
-        most, kept = strength.amax(1).T, self.coefficient.abs()
-        # only keys that something new comes in at, and only there is it looked up where it stands
+        largest, where = strength.max(1)
+        most, kept = largest.T, self.coefficient.abs()
+        # only keys that something new comes in at
         keys = (most > kept.amin(1, keepdim=True)).any(1).nonzero()[:, 0]
         top = kept.shape[1]
         best, order = torch.cat([kept[keys], most[keys]], dim=1).topk(top, dim=1, sorted=False)
@@ -63,7 +64,7 @@ class Strongest:
         coefficient, number = self.coefficient[keys].gather(1, stay), self.at[keys].gather(1, stay)
         row, place = ((order >= top) & (best > 0)).nonzero(as_tuple=True)
         sentence, key = order[row, place] - top, keys[row]
-        pos = strength[sentence, :, key].argmax(1)
+        pos = where[sentence, key]
         coefficient[row, place] = m[sentence, pos, key]
         number[row, place] = at[sentence, pos].to(number.dtype)
         empty = best == 0

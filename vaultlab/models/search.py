@@ -224,7 +224,7 @@ def look(
     stream: SiteName = "resid_pre" if "parallel" in model.shape.flags else "resid_mid"
 
     def norms(value: Tensor) -> Tensor:
-        massive[real] = sinks(value[real])
+        massive.copy_(sinks(value, real) & real)
         return value
 
     def coefficients(layer: int, value: Tensor) -> Tensor:

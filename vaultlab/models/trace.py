@@ -120,14 +120,16 @@ def right_pad(texts: Sequence[Int[Tensor, " _"]]) -> tuple[Int[Tensor, "batch po
     return padded, torch.arange(padded.shape[1]) < lengths[:, None]
 
 
-def sinks(resid: Float[Tensor, "*batch pos d_model"]) -> Bool[Tensor, "*batch pos"]:
-    """Tokens with massive activations: over 5 × the median norm of all that is given.
+def sinks(
+    resid: Float[Tensor, "*batch pos d_model"], among: Bool[Tensor, "*batch pos"] | None = None
+) -> Bool[Tensor, "*batch pos"]:
+    """Tokens with massive activations: over 5 × the median norm of all that is given, or of those `among` it.
 
     Leave them out of norms, kurtosis, PCA, triggers and steering statistics, and list them.
     Source: Sun et al. 2024, Massive Activations in Large Language Models.
     """
     norms = resid.float().norm(dim=-1)
-    massive: Tensor = norms > 5 * norms.median()
+    massive: Tensor = norms > 5 * (norms if among is None else norms[among]).median()
     return massive
 
 
