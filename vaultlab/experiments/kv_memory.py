@@ -72,7 +72,7 @@ SHOWN = 6
 TOKENS = 8
 """Tokens of a value that are kept for what is shown."""
 
-READ_AGAIN = 128
+READ_AGAIN = 48
 """Tokens of the prefixes shown that are read again for the checks, at most, and one prefix at least."""
 
 
