@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
+# Tests run in so many processes, each of one thread.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 PLUGIN := obsidian-plugin
 PACKAGES := $(PLUGIN) $(PLUGIN)/in-app
 
@@ -38,7 +41,7 @@ demo: model
 	echo "Next: in demo-vault/Superposition.md, line $$line, write \"sparsity: 0\" and run: $(BIN)/vaultlab render demo-vault"
 
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest -q -m "not long and not model"
+	$(PYTEST) -m "not long and not model"
 
 # The plugin, built: the same sources give the same bytes.
 plugin: $(PLUGIN)/node_modules/.installed
@@ -60,7 +63,7 @@ $(PACKAGES:%=%/node_modules/.installed): %/node_modules/.installed: %/package.js
 	touch $@
 
 test-long: model
-	$(BIN)/python -m pytest -q -m "long or model"
+	$(PYTEST) -m "long or model"
 
 # Numbers that moved are written only for an experiment whose version was raised.
 golden: model

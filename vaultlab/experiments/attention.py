@@ -23,10 +23,11 @@ Shown are all heads of the model, or with `layer` those of one layer; `head` is 
 writes most. That choice is made on the same text, so its own `head_write_share` is no evidence that it is special.
 
 How to read the figures. In `pattern` each row is a token and the row's cells say how much it gets from each token
-before it; the hatched columns are sinks, their share of all attention and of all that moves is written above. In
-`heads` a bright cell left is a head that writes much, a bright cell right one that mostly looks at the sink. In
-`entropy` heads near the dashed line look everywhere alike, heads at the left look at one token. In `patterns` every
-tile is a head: a bright diagonal is the token itself, a line beside it the previous token, a left edge the sink.
+before it; the hatched columns are sinks, their share of all attention and of all that moves is written above. `arcs`
+shows the same over the text, sinks left out: the thicker an arc, the more moves along it. In `heads` a bright cell left
+is a head that writes much, a bright cell right one that mostly looks at the sink. In `entropy` heads near the dashed
+line look everywhere alike, heads at the left look at one token. In `patterns` every tile is a head: a bright diagonal
+is the token itself, a line beside it the previous token, a left edge the sink.
 
 Source: Nelson Elhage, Neel Nanda, Catherine Olsson, Tom Henighan, Nicholas Joseph, Ben Mann, Amanda Askell, Yuntao
 Bai, Anna Chen, Tom Conerly, Nova DasSarma, Dawn Drain, Deep Ganguli, Zac Hatfield-Dodds, Danny Hernandez, Andy Jones,
@@ -79,6 +80,7 @@ from vaultlab.models.load import Model, Shape
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.tokens import Tokens
 from vaultlab.models.trace import Site, SiteName
+from vaultlab.plots.arcs import arcs
 from vaultlab.plots.style import GREY, SHADES, Drawing, canvas, colour_bar, heat, tiles, token_axis, visible
 from vaultlab.result import Check, Metric
 
@@ -481,6 +483,7 @@ def _of_text(out: Out) -> str:
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     return {
         "pattern": _draw_pattern(out),
+        "arcs": _draw_arcs(out),
         "heads": _draw_heads(spec, out),
         "entropy": _draw_entropy(out),
         "patterns": _draw_patterns(out),
@@ -509,12 +512,30 @@ def data(spec: Spec, out: Out) -> dict[str, Any]:
     }
 
 
+def _weighted(out: Out) -> Float[NDArray[np.float32], "query key"]:
+    """What the drawn head moves from key to query; NaN where it sees nothing, and from sinks."""
+    sink, count = out.sinks[_place(out)[0]], len(out.tokens)
+    seen = torch.ones(count, count, dtype=torch.bool).tril()
+    return (out.pattern * out.moved).masked_fill(~seen | sink, math.nan).numpy()
+
+
+def _draw_arcs(out: Out) -> Drawing:
+    shown = _weighted(out)
+    figure, share = arcs(out.tokens, shown, f"{out.head}: what moves, sinks left out")
+    moves = ""
+    if np.isfinite(shown).any():
+        query, key = np.unravel_index(np.nanargmax(shown), shown.shape)
+        moves = f" The thickest leads from {visible(out.tokens[key])} to {visible(out.tokens[query])}."
+    return Drawing(
+        figure,
+        f"Arcs over {_of_text(out)}, along which head {out.head} moves something: {_percent(share)} of all that it "
+        f"moves from tokens that are no sinks.{moves}",
+    )
+
+
 def _draw_pattern(out: Out) -> Drawing:
     place, count = _place(out), len(out.tokens)
-    sink = out.sinks[place[0]]
-    weighted = out.pattern * out.moved
-    visible = torch.ones(count, count, dtype=torch.bool).tril()
-    shown = weighted.masked_fill(~visible | sink, math.nan).numpy()
+    sink, shown = out.sinks[place[0]], _weighted(out)
     plain, moved = out.sink_mass[place], out.weighted_sink_mass[place]
     by_chance = out.uniform_sink_mass[place[0]]
     with canvas(height=7.0) as (figure, axes):
@@ -659,6 +680,7 @@ EXPERIMENT = Experiment(
     ),
     figures={
         "pattern": "One head's weighted pattern, token by token, sinks hatched.",
+        "arcs": "The same as arcs over the text, from the token that gives to the one that gets, sinks left out.",
         "heads": "How much every head writes, and how much it looks at sinks.",
         "entropy": "How widely every head looks against how much it writes, with uniform attention.",
         "patterns": "The weighted patterns of all heads, one tile each.",
