@@ -122,7 +122,7 @@ def test_what_is_written_runs_and_is_not_tried_again_where_a_vault_is_watched(va
     assert said["RestartPreventExitStatus"] == [str(done.returncode)]
 
 
-@given(st.one_of(st.text(), st.binary().map(os.fsdecode)).map(lambda name: name.replace("\0", "")))
+@given(st.one_of(st.text().map(str.encode), st.binary()).map(lambda name: os.fsdecode(name.replace(b"\0", b""))))
 def test_any_path_is_read_back(name: str) -> None:
     root = Path(f"/vaults/{name}")
     unit = service.systemd("vaultlab", root, ["/bin/python", str(root)], {"XDG_STATE_HOME": str(root)})

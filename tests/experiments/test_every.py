@@ -394,19 +394,20 @@ TOGETHER = {
 """For each experiment with a `together`: points over an example that it computes as one batch."""
 
 
-def test_points_computed_together_are_those_computed_alone(tmp_path: Path) -> None:
-    for name in [name for name in EXPERIMENTS if EXPERIMENTS[name].together]:
-        id, points = TOGETHER[name]
-        example = next(example for example in EXPERIMENTS[name].examples if example.id == id)
-        ask = an_ask(name, example, points=points)
-        swept = Runner(Store(tmp_path), FOLDER).run(ask, lambda step: None, lambda: False)
-        assert isinstance(swept, Result), swept
-        for point in swept.points:
-            changed = Example(example.id, "", {**example.fields, **point.fields}, (), example.texts)
-            alone = _runner().run(an_ask(name, changed), lambda step: None, lambda: False)
-            assert isinstance(alone, Result), alone
-            # a batch adds in another order, and training carries that on
-            assert _values_of(point) == pytest.approx(_values_of(alone), rel=1e-2, abs=1e-3)
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if EXPERIMENTS[name].together])
+def test_points_computed_together_are_those_computed_alone(name: str, tmp_path: Path) -> None:
+    id, points = TOGETHER[name]
+    example = next(example for example in EXPERIMENTS[name].examples if example.id == id)
+    ask = an_ask(name, example, points=points)
+    swept = Runner(Store(tmp_path), FOLDER).run(ask, lambda step: None, lambda: False)
+    assert isinstance(swept, Result), swept
+    for point in swept.points:
+        changed = Example(example.id, "", {**example.fields, **point.fields}, (), example.texts)
+        alone = _runner().run(an_ask(name, changed), lambda step: None, lambda: False)
+        assert isinstance(alone, Result), alone
+        # a batch adds in another order, and training carries that on
+        assert _values_of(point) == pytest.approx(_values_of(alone), rel=1e-2, abs=1e-3)
 
 
 def test_an_entry_says_what_the_experiment_says() -> None:
