@@ -164,7 +164,8 @@ def test_a_hundred_and_sixty_kills_lose_nothing(home: Path) -> None:
     assert len(finished) == len(set(finished)), "what was finished was computed again"
     for kept in store.glob("*.json"):
         json.loads(kept.read_text())
-    assert len(list(store.glob("worker-*"))) > KILLS / 4, "the workers did die"
+    # how many were born between two kills is the machine's affair; that some were is what makes this a test
+    assert len(list(store.glob("worker-*"))) > KILLS / 10, "the workers did die"
 
 
 @pytest.mark.long
