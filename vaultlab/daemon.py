@@ -129,8 +129,9 @@ class Daemon:
         worker = threading.Thread(target=self._work_on, daemon=True)
         worker.start()
         try:
+            ticked = self.now()
             while not self._ended.is_set():
-                due_s = self.changes.due_s(PARSE_S, RUN_S, QUIET_S)
+                due_s = self.changes.due_s(ticked, PARSE_S, RUN_S, QUIET_S)
                 timeout_s = min(_BUSY_S if self._busy() else _IDLE_S, due_s)
                 slept = self.now()
                 self.changes.news.wait(timeout_s)
@@ -139,6 +140,7 @@ class Daemon:
                     self._next_look = 0.0  # the machine was asleep, or its clock was set
                 if self.survey and (self.now() >= self._next_look or watch.doubtful()) and not watch.sound():
                     self._scanning(watch)
+                ticked = self.now()
                 self._guarded(self.tick)
                 if not worker.is_alive() and not self._ended.is_set():
                     raise RunError("The thread that runs blocks has ended: a fault of ours.", "Begin again; tell us.")

@@ -524,15 +524,23 @@ def test_a_note_is_looked_at_when_it_has_been_quiet(clock: list[float], changes:
 
 
 def test_when_something_will_have_been_quiet_is_known(clock: list[float], changes: Changes) -> None:
-    assert changes.due_s(PARSE_S, RUN_S) == math.inf
+    assert changes.due_s(clock[0], PARSE_S, RUN_S) == math.inf
     changes.add("Note.md")
     clock[0] += 0.1
     changes.add("Other.md")
-    assert changes.due_s(PARSE_S, RUN_S) == pytest.approx(PARSE_S - 0.1)
+    assert changes.due_s(clock[0], PARSE_S, RUN_S) == pytest.approx(PARSE_S - 0.1)
     clock[0] += PARSE_S
-    assert changes.due_s(PARSE_S, RUN_S) == pytest.approx(RUN_S - 0.1 - PARSE_S)
+    assert changes.due_s(clock[0], PARSE_S, RUN_S) == pytest.approx(RUN_S - 0.1 - PARSE_S)
     clock[0] += RUN_S
-    assert changes.due_s(PARSE_S, RUN_S) == math.inf
+    assert changes.due_s(clock[0], PARSE_S, RUN_S) == math.inf
+
+
+def test_what_has_come_to_be_quiet_since_the_last_look_is_due_at_once(clock: list[float], changes: Changes) -> None:
+    changes.add("Note.md")
+    looked = clock[0]
+    clock[0] += PARSE_S + 0.01
+    assert changes.due_s(looked, PARSE_S, RUN_S) == 0
+    assert changes.due_s(clock[0], PARSE_S, RUN_S) == pytest.approx(RUN_S - PARSE_S - 0.01)
 
 
 def test_of_many_changes_the_next_to_have_been_quiet_is_found(clock: list[float], changes: Changes) -> None:
@@ -540,12 +548,10 @@ def test_of_many_changes_the_next_to_have_been_quiet_is_found(clock: list[float]
     for _ in range(300):
         name = f"{dice.randrange(40)}.md"
         changes.add(name)
-        times[name] = clock[0]
+        times[name], looked = clock[0], clock[0]
         clock[0] += dice.choice([0.0, 0.01, 0.3])
-        waits = [at + quiet_s - clock[0] for at in times.values() for quiet_s in (PARSE_S, RUN_S)]
-        assert changes.due_s(PARSE_S, RUN_S) == pytest.approx(
-            min((one for one in waits if one > 1e-9), default=math.inf)
-        )
+        ends = [at + quiet_s for at in times.values() for quiet_s in (PARSE_S, RUN_S) if at > looked - quiet_s]
+        assert changes.due_s(looked, PARSE_S, RUN_S) == pytest.approx(max(min(ends) - clock[0], 0.0))
 
 
 def test_one_note_being_typed_keeps_no_other_waiting(clock: list[float], changes: Changes) -> None:

@@ -57,13 +57,13 @@ class Changes:
         with self._lock:
             return not 0 <= self._now() - self._last.get(path, float("-inf")) < seconds
 
-    def due_s(self, *seconds: float) -> float:
-        """How long until some path will have been quiet for one of these times; infinite where nothing has changed."""
+    def due_s(self, since: float, *seconds: float) -> float:
+        """How long until some path will have been quiet for one of these times; 0 where one has come to be since then,
+        infinite where nothing has changed."""
         with self._lock:
-            now, times = self._now(), list(self._last.values())  # in order, so the first that is not quiet yet is next
-        firsts = [(bisect_right(times, now - quiet_s), quiet_s) for quiet_s in seconds]
-        waits = [times[first] + quiet_s - now for first, quiet_s in firsts if first < len(times)]
-        return min((wait for wait in waits if wait > 0), default=math.inf)
+            now, times = self._now(), list(self._last.values())  # in order, so the first that was not quiet yet is next
+        firsts = [(bisect_right(times, since - quiet_s), quiet_s) for quiet_s in seconds]
+        return min((max(times[at] + quiet_s - now, 0.0) for at, quiet_s in firsts if at < len(times)), default=math.inf)
 
     @property
     def pending(self) -> int:
