@@ -1,4 +1,4 @@
-"""A worker that also writes down how long computing, measuring and drawing have taken it: python -m tests.bench.timed FILE.
+"""A worker that also writes down how long computing, measuring and drawing have taken: tests.bench.timed FILE.
 
 What the whole way costs beside the work is only known where the work is timed on that very run, in that very process.
 """
