@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Quantity, Share, TextName
+from vaultlab.experiment import Bench, Example, Experiment, ListName, Needs, Quantity, Share, TextName
 from vaultlab.experiment import Head as HeadName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.load import Shape
@@ -48,6 +48,8 @@ class Spec(BaseSpec):
     """A head that does nothing."""
     text: TextName | None = "nothing"
     """A text; its first letters are kept. Only what reads none can run together."""
+    words: ListName | None = None
+    """A list that may stand in a note; its items are kept."""
     seed: int = Field(0, ge=0)
     """What the numbers depend on."""
 

@@ -23,6 +23,7 @@ DOUBLE = Entry(
             "number": {"type": "number", "default": 1},
             "slack": {"type": "number", "default": 0.5, "stress": [0, 1]},
             "text": {"type": "string", "kind": "text", "default": "python-help"},
+            "words": {"anyOf": [{"type": "string"}, {"type": "array"}], "kind": "list", "default": ["one", "two"]},
             "model": {"type": "string", "kind": "model", "default": "tiny"},
         }
     },
@@ -325,6 +326,10 @@ def test_a_good_result_that_could_not_be_run_anew_is_tried_again_too(bed: Bed) -
         (("text: hello", 'text: "[[Nowhere]]"'), "There is no note `Nowhere`"),
         (("text: hello", "text: file:../../etc/passwd"), "No text file is called"),
         (("text: hello", "text: folder:Nope"), "There is no folder `Nope`"),
+        (("text: hello", 'text: hello\nwords: "[[#Nowhere]]"'), "no heading `Nowhere`"),
+        (("text: hello", "text: hello\nwords: []"), "This list is empty. Write its words"),
+        (("text: hello", "text: hello\nwords: python-help"), "`python-help` is no list but a text."),
+        (("text: hello", "text: hello\nsweep: {words: [a, b]}"), "`words` is a list"),
         (("number: 1", "number: 1\nnumber: 2"), "number"),
         (("number: 1", "number: !!python/object:os.system 1"), "tag"),
     ],
@@ -398,6 +403,67 @@ def test_this_note_as_a_text_is_not_changed_by_our_own_embed(bed: Bed) -> None:
     assert bed.states() == {"two": "fresh"}
     bed.write("Note.md", bed.read("Note.md").replace("The end.", "The very end."))
     assert bed.states() == {"two": "stale"}
+
+
+WORDS = """# Good
+- fine
+- [[Nice]]
+
+# All
+- ![[#Good]]
+- ![[Words#Bad]]
+
+# Bad
+- poor
+
+# Round
+![[#Turn]]
+
+# Turn
+![[Words#Round]]
+"""
+
+
+def test_a_list_in_a_note_is_read_item_by_item_and_what_changes_in_it_makes_stale(bed: Bed) -> None:
+    bed.write("Words.md", WORDS)
+    bed.write("Note.md", NOTE.replace("text: hello", 'text: hello\nwords: "[[Words#All]]"'))
+    bed.render()
+    assert bed.asked[0].texts["words"].parts == (("Words.md", "fine"), ("Words.md", "Nice"), ("Words.md", "poor"))
+    assert bed.states() == {"two": "fresh"}
+    bed.write("Words.md", WORDS.replace("- fine", "Other prose.\n\n* fine ^id"))
+    assert bed.states() == {"two": "fresh"}, "the items are what they were"
+    bed.write("Words.md", WORDS.replace("- poor", "- poor\n- bad"))
+    assert bed.states() == {"two": "stale"}
+    bed.write("Words.md", WORDS.replace("- poor", "- fine poor"))
+    assert bed.states() == {"two": "stale"}
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("[fine, two words]", ("fine", "two words")),
+        ('["[[Words#Bad]]", vault, "- less"]', ("poor", "vault", "- less")),
+        ("[[Words#Bad]]", ("poor",)),
+        ("|\n  - fine\n\n  2. poor\n  -\n  plain", ("fine", "poor", "plain")),
+        ("fine, and so on", ("fine, and so on",)),
+    ],
+)
+def test_a_list_may_be_written_into_the_block(bed: Bed, written: str, means: tuple[str, ...]) -> None:
+    bed.write("Words.md", WORDS)
+    bed.write("Note.md", NOTE.replace("text: hello", f"text: hello\nwords: {written}"))
+    bed.render()
+    assert tuple(item for _, item in bed.asked[0].texts["words"].parts) == means
+
+
+def test_a_list_that_embeds_itself_or_a_private_note_is_told_on_its_line(bed: Bed) -> None:
+    bed.write("Words.md", WORDS)
+    bed.write("Diary.md", "---\npublish: false\n---\n- secret\n")
+    bed.write("Open.md", "- ![[Diary]]\n")
+    for named, says in (("[[Words#Round]]", "`Round` embeds itself"), ("[[Open]]", "`Diary` is private")):
+        bed.write("Note.md", NOTE.replace("text: hello", f'text: hello\nwords: "{named}"'))
+        [problem] = bed.look().items[0].problems
+        assert says in problem.message
+        assert (problem.line, problem.field) == (10, "words")
 
 
 def test_a_private_note_is_quoted_by_no_other(bed: Bed) -> None:

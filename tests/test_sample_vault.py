@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from vaultlab import cli
-from vaultlab.notes import parse
+from vaultlab.models.load import load
+from vaultlab.notes import parse, passage
 from vaultlab.notes.embed import result_of
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,24 @@ def test_what_a_note_embeds_is_there_and_every_figure_has_its_file() -> None:
     for page in (SAMPLE / "vaultlab").glob("*.md"):
         for file in re.findall(r"\]\((figures/[^)]+)\)", page.read_text()):
             assert (SAMPLE / "vaultlab" / file).exists(), f"{page.name} shows {file}"
+
+
+@pytest.mark.parametrize("note", sorted((SAMPLE / "Lists").glob("*.md")), ids=lambda note: note.stem)
+def test_the_lists_are_long_enough_go_together_and_say_nothing_twice(note: Path) -> None:
+    text = note.read_text()
+    one, other = (passage.items(text, heading) for heading in re.findall(r"^## (\w+)$", text, re.MULTILINE))
+    assert len(one) == len(other) >= 40
+    assert len({*one, *other}) == len(one) + len(other)
+
+
+@pytest.mark.model
+def test_the_words_that_are_said_to_be_one_token_are() -> None:
+    model = load("smollm2-135m")
+    for name, count in (("Sentiment", None), ("Capitals", 40)):
+        text = (SAMPLE / f"Lists/{name}.md").read_text()
+        for heading in re.findall(r"^## (\w+)$", text, re.MULTILINE):
+            for word in passage.items(text, heading)[:count]:
+                assert len(model.tokens(f" {word}", bos=False).ids) == 1, word
 
 
 def test_the_readme_names_every_experiment_and_every_command() -> None:

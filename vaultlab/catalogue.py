@@ -58,7 +58,7 @@ class Entry:
         return {name: entry.get("default") for name, entry in self.schema.get("properties", {}).items()}
 
     def of_kind(self, kind: str) -> tuple[str, ...]:
-        """The fields of this kind: `model`, `text`, `result` or `head`."""
+        """The fields of this kind: `model`, `text`, `list`, `result` or `head`."""
         return self._of_kinds.get(kind, ())
 
     @cached_property
@@ -228,7 +228,8 @@ def _resolved(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str,
 
 
 def _arms(schema: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return tuple(schema.get("anyOf", (schema,)))
+    # a list is written out or named: to an author one thing
+    return (schema,) if schema.get("kind") == "list" else tuple(schema.get("anyOf", (schema,)))
 
 
 def _kinds(schema: Mapping[str, Any]) -> set[Any]:
@@ -246,6 +247,7 @@ def _wanted(arm: Mapping[str, Any]) -> str:
     special = {
         "model": "the name of a model",
         "text": "a text",
+        "list": 'a list, such as [one, two], or where it stands, such as "[[Note#Heading]]"',
         "head": "a head, such as L17H10",
         "result": 'the result of another block, such as "[[vaultlab/its-id]]"',
     }

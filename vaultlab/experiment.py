@@ -61,6 +61,10 @@ ModelName = Annotated[str, Field(json_schema_extra={"kind": "model"})]
 TextName = Annotated[str, Field(json_schema_extra={"kind": "text"})]
 """A text: itself, or where it stands (`this note`, `"[[Note#Heading]]"`, `python-help` …); the scribe resolves it."""
 
+ListName = Annotated[str | tuple[str, ...], Field(json_schema_extra={"kind": "list"})]
+"""A list of words or texts: itself, or where it stands (`"[[Note#Heading]]"`); the scribe resolves it, and what it
+holds is `Bench.items`."""
+
 ResultName = Annotated[str, Field(json_schema_extra={"kind": "result"})]
 """The result of another block, as `"[[vaultlab/its-id]]"`; what it gives is `Bench.directions`."""
 
@@ -114,6 +118,10 @@ class Bench:
     def text(self, name: str) -> Text:
         """The text that the field `name` stands for."""
         return self.texts[name]
+
+    def items(self, name: str) -> tuple[str, ...]:
+        """The words or texts of the list that the field `name` stands for."""
+        return tuple(item for _, item in self.texts[name].parts)
 
     def directions(self, name: str) -> Directions:
         """What the result gives that the field `name` stands for."""

@@ -250,13 +250,14 @@ class _Look:
         }
         defaults = {name: replace(one, origin=one.origin.format(name)) for name, one in defaults.items()}
         merged = {**{name: one.value for name, one in defaults.items()}, **block.fields}
-        for name in set(entry.of_kind("text")) & swept:
-            raise NoteError(
-                f"`{name}` is a text, and a sweep goes over numbers and words only.",
-                "Write one block for each text.",
-                field=f"sweep.{name}",
-            )
-        texts = self._texts(entry, merged, item.path)
+        for kind in ("text", "list"):
+            for name in set(entry.of_kind(kind)) & swept:
+                raise NoteError(
+                    f"`{name}` is a {kind}, and a sweep goes over numbers and words only.",
+                    f"Write one block for each {kind}.",
+                    field=f"sweep.{name}",
+                )
+        texts = self.texts.of(entry, merged, item.path)
         given = self._given(entry, merged, item)
         ask = Ask(
             item.id or "",
@@ -274,21 +275,6 @@ class _Look:
         for name in models_of(item):
             trust.model(name, self.config.models)
         return replace(item, lab_ask=ask_hash(item, self.lock), card=card_of(item))
-
-    def _texts(self, entry: Entry, merged: Mapping[str, Any], path: str) -> dict[str, Text]:
-        texts = {}
-        for name in entry.of_kind("text"):
-            value = merged.get(name, entry.defaults[name])
-            if isinstance(value, str):
-                try:
-                    texts[name] = self.texts.resolve(value, path)
-                except NoteError as error:
-                    raise NoteError(error.message, error.hint, field=name) from error
-                except VaultlabError as error:
-                    raise NoteError(
-                        f"The text of `{name}` cannot be read: {error.message}", error.hint, field=name
-                    ) from error
-        return texts
 
     def _given(self, entry: Entry, merged: Mapping[str, Any], item: Item) -> dict[str, Item]:
         """The blocks whose results this one builds on. NoteError where one is not there, or cannot run itself."""

@@ -1,15 +1,19 @@
-"""Text fields → the very text that they mean, as content-addressed snapshots; and which notes may be quoted at all."""
+"""Text and list fields → the very texts that they mean, as content-addressed snapshots; and what may be quoted."""
 
 import hashlib
 import pydoc_data.topics
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vaultlab import trust
+from vaultlab.catalogue import Entry
 from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.notes import parse, passage
 from vaultlab.notes.note import Note
+from vaultlab.notes.passage import Reference
 from vaultlab.result import Text
 from vaultlab.vault import files
 from vaultlab.vault.config import Config
@@ -35,6 +39,17 @@ def python_help() -> Text:
     return snapshot("python-help", tuple((name, topics[name]) for name in sorted(topics)))
 
 
+_MARK = re.compile(r"\s*(?:[-*+]|\d+[.)])(?:\s+|$)")
+"""What a list's lines begin with, where one is written into the block itself."""
+
+Above = tuple[tuple[str, str], ...]
+"""The passages, as (note, heading), that each embed the next."""
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 class Texts:
     """Resolves what the notes of one vault refer to, each note read at most once. Without a vault: literals, files."""
 
@@ -47,6 +62,62 @@ class Texts:
     def put(self, path: str, text: str) -> None:
         """The note at this path reads so, whatever stands on the disk: it is being typed."""
         self._read[path] = (parse.parse(text), text)
+
+    def of(self, entry: Entry, values: Mapping[str, Any], source: str = "") -> dict[str, Text]:
+        """What every text and list field of an experiment means, `values` laid over its defaults. NoteError."""
+        found = {}
+        for kind, read in (("text", self.resolve), ("list", self.resolve_list)):
+            for name in entry.of_kind(kind):
+                value = values.get(name, entry.defaults[name])
+                if not isinstance(value, str) and (kind == "text" or not _is_list(value)):
+                    continue  # none, or what the experiment refuses in its own words
+                try:
+                    found[name] = read(value, source)
+                except NoteError as error:
+                    raise NoteError(error.message, error.hint, field=name) from error
+                except VaultlabError as error:
+                    said = f"The {kind} of `{name}` cannot be read: {error.message}"
+                    raise NoteError(said, error.hint, field=name) from error
+        return found
+
+    def resolve_list(self, value: str | Sequence[str], source: str = "") -> Text:
+        """The list that `value` means in the note `source`: a part an item. NoteError: as `resolve`; it is empty."""
+        parts = tuple(self._items(value, source, ()))
+        if not parts:
+            raise NoteError("This list is empty.", 'Write its words, or where they stand: "[[Note#Heading]]".')
+        return snapshot(value if isinstance(value, str) and parts[0][0] else "", parts)
+
+    def _items(self, value: str | Sequence[str], source: str, above: Above) -> Iterator[tuple[str, str]]:
+        if not isinstance(value, str):
+            for one in value:
+                if one.startswith("[[") and passage.classify(one).kind == "note":
+                    yield from self._items(one, source, above)
+                elif one.strip():
+                    yield "", one.strip()
+            return
+        reference = passage.classify(value)
+        match reference.kind:
+            case "literal":
+                yield from (("", item) for line in value.splitlines() if (item := _MARK.sub("", line).strip()))
+            case "file":
+                [(path, text)] = self.resolve(value, source).parts
+                yield from ((path, line.strip()) for line in text.splitlines() if line.strip())
+            case "note" | "this note":
+                yield from self._listed(reference, source, above)
+            case _:
+                raise NoteError(
+                    f"`{value}` is no list but a text.", 'Name the heading over a list: "[[Note#Heading]]".'
+                )
+
+    def _listed(self, reference: Reference, source: str, above: Above) -> Iterator[tuple[str, str]]:
+        path, fragment = self._target(reference.path, source), reference.fragment
+        if (path, fragment) in above:
+            raise NoteError(f"The list under `{fragment or path}` embeds itself.", "Take that embed out of it.")
+        for item in passage.items(self._prose(path), fragment):
+            if isinstance(item, str):
+                yield path, item
+            else:
+                yield from self._listed(item, path, (*above, (path, fragment)))
 
     def resolve(self, value: str, source: str = "") -> Text:
         """The text that `value` means in the note `source`. NoteError: it leads nowhere, or may not be quoted."""

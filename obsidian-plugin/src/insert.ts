@@ -210,7 +210,8 @@ export function composed(name: string, id: string, experiment: Experiment, { tit
 
 /** A value as YAML reads it back: text is quoted where it would be taken for something else. */
 function yaml(value: string, { kind }: Field): string {
-  return kind === "text" || kind === "choice" || kind === "model" ? quoted(value) : value.trim();
+  const named = kind === "words" && value.trim().startsWith("[[");
+  return named || kind === "text" || kind === "choice" || kind === "model" ? quoted(value) : value.trim();
 }
 
 function quoted(text: string): string {

@@ -7,7 +7,7 @@ export interface Field {
   help: string;
   /** What it takes, in words. */
   takes: string;
-  kind: "whole" | "number" | "flag" | "choice" | "model" | "text" | "list";
+  kind: "whole" | "number" | "flag" | "choice" | "model" | "text" | "list" | "words";
   choices: string[];
   default: unknown;
   /** Whether `none` is one of its values. */
@@ -65,8 +65,9 @@ function field(name: string, schema: Schema, shared: Record<string, Schema>): Fi
   const optional = arms.some((arm) => arm.type === "null");
   const [arm = {}] = arms.filter((one) => one.type !== "null");
   const choices = (arm.enum ?? (arm.const === undefined ? [] : [arm.const])).map(String);
-  const kind = kindOf({ ...arm, kind: arm.kind ?? schema.kind }, choices);
-  const takes = [words(kind, { ...arm, ...(schema.anyOf ? {} : schema) }, choices), ...(optional ? ["none"] : [])].join(" or ");
+  const known = { ...arm, ...(schema.anyOf ? {} : schema), kind: arm.kind ?? schema.kind };
+  const kind = kindOf(known, choices);
+  const takes = [words(kind, known, choices), ...(optional ? ["none"] : [])].join(" or ");
   return { name, help: schema.description ?? "", takes, kind, choices, default: schema.default ?? null, optional };
 }
 
@@ -77,6 +78,7 @@ function resolved(schema: Schema, shared: Record<string, Schema>): Schema {
 function kindOf(arm: Schema, choices: readonly string[]): Field["kind"] {
   if (choices.length) return "choice";
   if (arm.kind === "model") return "model";
+  if (arm.kind === "list") return "words";
   switch (arm.type) {
     case "integer":
       return "whole";
@@ -101,6 +103,8 @@ function words(kind: Field["kind"], arm: Schema, choices: readonly string[]): st
       return "a model of this machine";
     case "list":
       return "a list";
+    case "words":
+      return 'a list, or where it stands: "[[Note#Heading]]"';
     case "text":
       return arm.kind === "head" ? "a head, such as L17H10" : "a text";
     default:

@@ -10,6 +10,7 @@ const properties = {
   head: { anyOf: [{ type: "string", kind: "head" }, { type: "null" }], default: null, description: "One head." },
   bos: { anyOf: [{ type: "boolean" }, { type: "null" }], default: null, description: "Whether to begin with one." },
   text: { type: "string", kind: "text", default: "hello", description: "What it reads." },
+  words: { anyOf: [{ type: "string" }, { type: "array" }], kind: "list", default: ["good"], description: "Its words." },
   matrix: { $ref: "#/$defs/Matrix", default: [[1, 0]], description: "Rows of numbers." },
 };
 

@@ -19,7 +19,7 @@ test("an empty block is offered the experiments, by name", () => {
 
 test("below it, the fields that it has not said yet, then what every block may say", () => {
   const found = texts("", ["superposition: p", "features: 6"], ["sparsity: 0.9"]);
-  expect(found.join(" ")).toBe("model activation head bos text matrix title expect sweep tests embed run id");
+  expect(found.join(" ")).toBe("model activation head bos text words matrix title expect sweep tests embed run id");
   expect(texts("spar", ["superposition: p"])).toEqual(["sparsity"]);
   expect(texts("sity", ["superposition: p"])).toEqual(["sparsity"]);
 });

@@ -22,6 +22,7 @@ test("a field is told in words: what it takes, and what it is by itself", () => 
     "head: a head, such as L17H10 or none; none",
     "bos: true or false or none; none",
     "text: a text; hello",
+    'words: a list, or where it stands: "[[Note#Heading]]"; ["good"]',
     "matrix: a list; [[1,0]]",
   ]);
 });
@@ -48,6 +49,12 @@ test("a block says what is not as it is by itself, and quotes what YAML would re
   );
   const fenced = composed("superposition", "x", SUPERPOSITION, { title: "a ``` b", values: {}, claims: "" });
   expect(fenced.startsWith("````vaultlab\n")).toBe(true);
+});
+
+test("a list is written out, or named by its heading in quotes", () => {
+  const block = (words: string) => composed("superposition", "x", SUPERPOSITION, { title: "", values: { words }, claims: "" });
+  expect(block("[good, fine]")).toContain("\nwords: [good, fine]\n");
+  expect(block("[[Adjectives#Good]]")).toContain('\nwords: "[[Adjectives#Good]]"\n');
 });
 
 test("a title makes an id", () => {

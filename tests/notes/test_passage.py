@@ -4,7 +4,7 @@ import pytest
 
 from vaultlab.errors import NoteError
 from vaultlab.notes.parse import parse
-from vaultlab.notes.passage import Reference, classify, nearest, passage, prose
+from vaultlab.notes.passage import Reference, classify, items, nearest, passage, prose
 from vaultlab.notes.splice import apply, splice
 
 NOTE = """---
@@ -148,6 +148,75 @@ def test_the_splice_does_not_change_the_prose(text: str) -> None:
 def test_anothers_embed_is_the_authors_prose() -> None:
     text = "![[Other note]]\n\n![[vaultlab/x#^result]]\n\nsee ![[vaultlab/x]]\n"
     assert prose(text, parse(text)) == "![[Other note]]\n\nsee ![[vaultlab/x]]"
+
+
+LISTS = """# Every way
+Said of it.
+- **good** ^a
+* ==nice==
++ [[Fine|fine]]
+1. one
+2) two
+- [ ] task
+- [x] done
+-
+
+> - quoted,
+>   on two lines
+>   - [[Within]]
+
+> [!note]
+> - in callout
+
+- Colours
+  - red %%not this%%
+  - blue
+
+    in two paragraphs
+- `a_b` \\*c <b>d</b> [shown](address) [ok] ~~e~~
+- a line\\
+  of its own
+
+^last
+
+## Embedded
+- before
+- ![[More#Here|so]]
+
+![[Other#^id]]
+![[Whole]]
+
+## None
+A paragraph - with a dash.
+
+## Empty
+-
+- %%remark%%
+"""
+
+
+def test_the_items_of_every_kind_of_list() -> None:
+    text = prose(LISTS, parse(LISTS))
+    assert items(text, "Every way") == (
+        *("good", "nice", "fine", "one", "two", "task", "done"),
+        *("Within", "in callout", "red", "blue\n\nin two paragraphs"),
+        *("a_b *c d shown [ok] e", "a line\nof its own"),
+        *("before", Reference("note", "More", "Here"), Reference("note", "Other", "^id"), Reference("note", "Whole")),
+    )
+    assert items(text, "^a") == ("good",)
+    assert items(text, "^last")[0] == "red"
+    assert items(text)[-1] == Reference("note", "Whole")
+    assert items(text.replace("\n", "\r\n")) == items(text)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "says"), [("None", "no list under `None`"), ("Empty", "under `Empty` is empty"), ("Emty", "`Empty`")]
+)
+def test_where_there_is_no_list_the_mend_is_said(fragment: str, says: str) -> None:
+    with pytest.raises(NoteError) as caught:
+        items(prose(LISTS, parse(LISTS)), fragment)
+    assert says in f"{caught.value.message} {caught.value.hint}"
+    assert caught.value.hint
 
 
 def test_nearest() -> None:

@@ -57,6 +57,8 @@ def refusal(an_ask: Ask) -> Refusal:
         ({"mode": "brokn"}, "`mode` cannot be `brokn`.", "Did you mean `broken`? It takes one of fine, broken, "),
         ({"weights": 3}, "`weights` cannot be 3.", "a list, each a number"),
         ({"weights": [1, "x"]}, "`weights` cannot be `x`.", "a list, each a number"),
+        ({"words": [1, 2]}, "`words` cannot be [1, 2].", "a list, such as [one, two], or where it stands"),
+        ({"words": 3}, "`words` cannot be 3.", '"[[Note#Heading]]" or none'),
         ({"head": "17.10"}, "`head` cannot be `17.10`.", "a head, such as L17H10"),
         ({"head": 17.1}, "`head` is 17.1, which is a number.", "A head is written L17H10"),
         ({"n": 1, "weights": [1, 2]}, "There are 2 weights for 1 numbers.", "Change one of the fields"),
@@ -135,6 +137,18 @@ def test_a_text_counts_by_its_content_not_by_its_name() -> None:
     assert (
         good(ask({"text": "[[a]]"}, texts={"text": one})).key == good(ask({"text": "[[b]]"}, texts={"text": two})).key
     )
+
+
+def test_a_list_counts_by_its_items_and_each_is_one() -> None:
+    def key(words: object, *items: str) -> str:
+        texts = {"words": Text("", "/".join(items), tuple(("Note.md", item) for item in items))} if items else {}
+        return good(ask({"words": words}, texts=texts)).key
+
+    assert key("[[a]]", "good", "fine") == key("[[b]]", "good", "fine") != key("[[a]]", "good")
+    assert key(["good", "fine"]) not in (key(["good fine"]), key("good fine"), key(["fine", "good"]), key(None))
+    run = good(ask({"words": ["good", "fine"]})).runs[0]
+    assert [item for _, item in run.texts["words"].parts] == ["good", "fine"]
+    assert good(ask({"words": ["good", "fine"]})).summary == good(ask()).summary
 
 
 def test_a_version_changes_the_key() -> None:
@@ -235,6 +249,7 @@ def test_the_catalogue_s_entry_is_plain_data() -> None:
     assert known.metrics[1]["forced"] == {"mean": "it is what `mean` says"}
     assert known.metrics[1]["range"] == [None, None]
     assert known.of_kind("text") == ("text",)
+    assert known.of_kind("list") == ("words",)
     assert known.of_kind("head") == ("head",)
     assert known.defaults["n"] == 4
     assert isinstance(known.examples[0]["expect"], list)

@@ -1,6 +1,7 @@
 """The words about experiments, without a vault: run, experiments, new, doctor."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,7 +148,8 @@ def _ill(what: str, error: VaultlabError) -> dict[str, Any]:
 def _ask_of(experiment: str, fields: list[str], known: Catalogue) -> Ask:
     """The Ask of a command line, read as the block that it stands for."""
     must_know(known, experiment)
-    texts = known[experiment].of_kind("text")
+    entry = known[experiment]
+    texts, lists = entry.of_kind("text"), entry.of_kind("list")
     lines = [f"experiment: {experiment}"]
     for one in fields:
         name, equals, value = one.partition("=")
@@ -155,20 +157,18 @@ def _ask_of(experiment: str, fields: list[str], known: Catalogue) -> Ask:
             raise NoteError(
                 f"`{one}` is not of the form field=value.", f"For example: vaultlab run {experiment} seed=1"
             )
-        lines.append(f"{name}: {json.dumps(value, ensure_ascii=False) if name in texts else value}")
+        as_text = name in texts or (name in lists and not re.match(r"\[(?!\[)", value))
+        lines.append(f"{name}: {json.dumps(value, ensure_ascii=False) if as_text else value}")
     block = parse.parse("```vaultlab\n{}\n```\n".format("\n".join(lines))).blocks[0]
     if block.problems:
         raise NoteError(block.problems[0].message, block.problems[0].hint)
     config = configuration.load(Path.cwd(), places.config_dir())
-    values = {name: block.fields.get(name, known[experiment].defaults[name]) for name in texts}
-    read = Texts(config)
-    resolved = {name: read.resolve(value) for name, value in values.items() if isinstance(value, str)}
     return Ask(
         "run",
         experiment,
         block.fields,
-        texts=resolved,
+        texts=Texts(config).of(entry, block.fields),
         points=parse.expand(block.sweep),
         limits=config.limits,
-        version=known[experiment].version,
+        version=entry.version,
     )

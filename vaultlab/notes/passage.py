@@ -3,9 +3,11 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
+from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from vaultlab.errors import NoteError
@@ -19,6 +21,9 @@ Kind = Literal["literal", "this note", "note", "folder", "vault", "python-help",
 _LINK = re.compile(r"\[\[([^\[\]|#]*)(?:#([^\[\]|]*))?(?:\|[^\[\]]*)?\]\]")
 _COMMENT = re.compile(r"%%.*?%%")
 _ID = re.compile(r"(?:^|\s)\^([A-Za-z0-9-]+)\s*$")
+_TASK = re.compile(r"\[.\]\s+")
+_SHOWN_LINK = re.compile(r"!?\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
+_MARKED = re.compile(r"==(?=\S)(.+?)(?<=\S)==")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,76 @@ def passage(text: str, fragment: str) -> str:
     return said
 
 
+def items(text: str, fragment: str = "") -> tuple[str | Reference, ...]:
+    """Of a note's prose: the items of all lists under a heading, of the list with `^id`, or of the whole note.
+
+    Every kind of list counts (`-`, `*`, `+`, `1.`, `- [ ]`, in quotes and callouts); what an item says is taken without
+    its markup. An item that has a list of its own is that list's name: the items are those within. A passage that is
+    embedded (`![[Note#Heading]]`) is a Reference, for its items to stand in its place. NoteError where there is none.
+    """
+    tokens = tokens_of(text)
+    if fragment:
+        found_at = _by_id(tokens, fragment[1:]) if fragment.startswith("^") else _under(tokens, fragment)
+        tokens = _item_of(tokens, found_at[0]) if fragment.startswith("^") and len(found_at) == 1 else found_at
+    found: list[str | Reference] = []
+    open_items: list[_Item] = []
+    for token in tokens:
+        if token.type == "list_item_open":
+            if open_items:
+                open_items[-1].names_a_list = True
+            open_items.append(_Item())
+        elif token.type == "list_item_close":
+            item = open_items.pop()
+            if item.said and not item.names_a_list:
+                found.append("\n\n".join(item.said))
+        elif token.type == "inline":
+            said, embedded = _split(token.content)
+            found += embedded
+            if open_items and said:
+                open_items[-1].said.append(said)
+    if not found:
+        where = f"under `{fragment}`" if fragment else "in that note"
+        empty = any(token.type == "list_item_open" for token in tokens)
+        raise NoteError(
+            f"The list {where} is empty." if empty else f"There is no list {where}.",
+            "Write its words or texts there, each on a line of its own that begins with `- `.",
+        )
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class _Item:
+    """A list item while its lines are read."""
+
+    said: list[str] = field(default_factory=list)
+    names_a_list: bool = False
+
+
+def _split(content: str) -> tuple[str, list[Reference]]:
+    """What a paragraph says without its markup, and the passages that it embeds on lines of their own."""
+    lines, embedded = [], []
+    for line in _ID.sub("", content).split("\n"):
+        bare = line.strip()
+        if bare.startswith("!") and (found := _LINK.fullmatch(bare[1:])):
+            embedded.append(Reference("note", found[1].strip(), (found[2] or "").strip()))
+        else:
+            lines.append(line)
+    return _spoken(_TASK.sub("", "\n".join(lines), count=1) if _TASK.match(content) else "\n".join(lines)), embedded
+
+
+def _spoken(content: str) -> str:
+    """Markdown as it is read: `**good**` is good, `[[Good|nice]]` nice; lines that only the window ends are one."""
+    [inline] = _inline_reader().parseInline(_MARKED.sub(r"\1", _SHOWN_LINK.sub(r"\1", content)))
+    breaks = {"softbreak": " ", "hardbreak": "\n"}
+    said = [breaks.get(one.type, "" if one.type == "html_inline" else one.content) for one in inline.children or ()]
+    return "".join(said).strip()
+
+
+@cache
+def _inline_reader() -> MarkdownIt:
+    return MarkdownIt("commonmark").enable("strikethrough")
+
+
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """The name of the list that is most like this one, for "did you mean"."""
     by_folded = {one.casefold(): one for one in names}
@@ -138,6 +213,16 @@ def _by_id(tokens: list[Token], id: str) -> list[Token]:
             alone = not token.content[: found.start()].strip()
             return _before(tokens, at - 1) if alone else [token]
     raise _missing("block", f"^{id}", [f"^{one}" for one in ids])
+
+
+def _item_of(tokens: list[Token], marked: Token) -> list[Token]:
+    """The list item in which a line with an id stands, with the list that it may have; else the line alone."""
+    at = next(number for number, token in enumerate(tokens) if token is marked)
+    opened = next((i for i in range(at, -1, -1) if tokens[i].type == "list_item_open"), None)
+    if opened is None or tokens[opened].level >= marked.level:
+        return [marked]
+    closed = next(i for i in range(opened, len(tokens)) if i > opened and tokens[i].level == tokens[opened].level)
+    return tokens[opened : closed + 1] if closed > at else [marked]
 
 
 def _before(tokens: list[Token], at: int) -> list[Token]:

@@ -173,7 +173,8 @@ def _run(
     except ValidationError as error:
         raise Refused(*(_refusal(ask, known, problem) for problem in error.errors())) from None
     fields = {name: getattr(spec, name) for name in known.fields}
-    texts = {name: _text(ask, name, fields[name], point) for name in known.of_kind("text") if fields[name] is not None}
+    read = [name for name in _read(known) if fields[name] is not None]
+    texts = {name: _text(ask, name, fields[name], point) for name in read}
     hashes = {}
     for name in known.of_kind("model"):
         if fields[name] is None:
@@ -191,10 +192,17 @@ def _run(
     return Run(spec, _key(known, spec, hashes, texts, built_on), texts, hashes, point, built_on)
 
 
-def _text(ask: Ask, name: str, value: str, point: Mapping[str, Any]) -> Text:
+def _read(known: Entry) -> tuple[str, ...]:
+    """The fields that come with what they stand for."""
+    return (*known.of_kind("text"), *known.of_kind("list"))
+
+
+def _text(ask: Ask, name: str, value: str | tuple[str, ...], point: Mapping[str, Any]) -> Text:
     """The snapshot that the scribe took; a text that came without one, or is swept over, stands for itself."""
     snapshot = None if name in point else ask.texts.get(name)
-    return snapshot or Text(name, hashlib.sha256(value.encode()).hexdigest(), (("", value),))
+    parts = (value,) if isinstance(value, str) else value
+    written = value if isinstance(value, str) else canonical(value)
+    return snapshot or Text(name, hashlib.sha256(written.encode()).hexdigest(), tuple(("", part) for part in parts))
 
 
 def _key(
@@ -236,7 +244,7 @@ def _summary(known: Entry, runs: Sequence[Run]) -> str:
     others = [
         f"{name}={_span(runs, name)}"
         for name in rest
-        if any(_plain(getattr(run.spec, name)) != default[name] for run in runs) and name not in known.of_kind("text")
+        if any(_plain(getattr(run.spec, name)) != default[name] for run in runs) and name not in _read(known)
     ]
     return " ".join(letters + names + others)
 
