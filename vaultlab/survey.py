@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from vaultlab import catalogue, claims, trust
 from vaultlab.catalogue import Catalogue, Entry
-from vaultlab.errors import NoteError, VaultlabError
+from vaultlab.errors import NoteError
 from vaultlab.notes import ids, page, parse, passage, sweep
 from vaultlab.notes.ids import Named
 from vaultlab.notes.note import Block, Note, Problem
 from vaultlab.notes.page import Stored
-from vaultlab.result import Ask, Default, Limits, Text
+from vaultlab.result import Ask, Default, Limits
 from vaultlab.texts import COLLECTIONS, Texts
 from vaultlab.vault import config as configuration
 from vaultlab.vault import files
