@@ -125,6 +125,7 @@ def test_what_a_field_takes(known: Entry) -> None:
         "weights": "a list, each a number",
         "head": "a head, such as L17H10 or none",
         "text": "a text or none",
+        "words": 'a list, such as [one, two], or where it stands, such as "[[Note#Heading]]" or none',
         "seed": "a whole number from 0",
     }
     assert wanted(known.fields["mode"]).startswith("one of fine, broken, ")
