@@ -36,13 +36,18 @@ class Alive(Bed):
         self.told: list[Outcome | str] = []
         self.cancelled: set[str] = set()
         self.deaths: dict[str, int] = {}
-        self.stored: Callable[[Ask], bool] = lambda ask: False
+        self.stored = False
         self.during: Callable[[Ask, Callable[[Progress], None]], None] = lambda ask, progress: None
         self.start()
 
     def start(self) -> None:
         self.jobs = Jobs(made(home(self.root)) / "jobs.sqlite", lambda: self.clock)
-        way = Way(self._way, self.cancelled.add, lambda ask: self.deaths.get(ask.id, 0), lambda ask: self.stored(ask))
+        way = Way(
+            self._way,
+            self.cancelled.add,
+            lambda ask: self.deaths.get(ask.id, 0),
+            lambda asks: [self.stored] * len(asks),
+        )
         self.daemon = Daemon(self.root, self.look, way, self.jobs, self.told.append, lambda: self.clock)
 
     def restart(self) -> None:
@@ -511,7 +516,7 @@ def test_many_new_runs_wait_until_somebody_says_so(alive: Alive) -> None:
 
 
 def test_what_the_store_has_needs_no_asking(alive: Alive) -> None:
-    alive.stored = lambda ask: True
+    alive.stored = True
     for number in range(MANY + 1):
         alive.write(f"{number}.md", NOTE.replace("double: two", f"double: n{number}"))
     alive.daemon.changes.add("0.md")

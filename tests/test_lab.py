@@ -399,6 +399,8 @@ def test_a_real_worker_refuses_computes_and_keeps() -> None:
         assert isinstance(again, Result)
         assert again.cached
         assert again.figures == first.figures
+        other = Ask("id", "superposition", {**fields, "seed": 1})
+        assert lab.stored([Ask("id", "superposition", fields), other]) == [True, False]
         assert lab.forget([first.key]) == 1
         assert {finding["what"] for finding in lab.doctor()} >= {"vaultlab", "packages", "models", "store"}
 
@@ -413,7 +415,7 @@ def test_a_real_worker_is_cancelled_killed_and_describes_meanwhile() -> None:
         thread.start()
         assert started.wait(120)
         assert "superposition" in lab.describe()["experiments"]
-        assert lab.plan(slow).stored == (False,)
+        assert lab.stored([slow]) == [False]
         lab.cancel("slow")
         thread.join(10)
         assert failure(answers[0]).kind == "cancelled"

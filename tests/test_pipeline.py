@@ -153,7 +153,8 @@ def test_a_claim_answers_for_itself(bed: Bed) -> None:
 
 def test_those_behind_that_read_the_same_text_are_named_with_a_block(bed: Bed) -> None:
     for id, text in (("a", "hello"), ("b", "else"), ("c", "hello"), ("d", "hello")):
-        bed.write(f"{id}.md", NOTE.replace("double: two", f"double: {id}").replace("text: hello", f"text: {text}"))
+        note = NOTE.replace("double: two", f"double: {id}")
+        bed.write(f"{id}.md", note.replace("text: hello", f"text: {text}\nwords: [{text}]"))
     bed.render(force=True)
     assert {ask.id: [one.id for one in ask.beside] for ask in bed.asked} == {
         "a": ["c", "d"],

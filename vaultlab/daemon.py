@@ -10,7 +10,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,13 +54,13 @@ _WANTED = Selection()
 @dataclass(frozen=True)
 class Way:
     """The way to a worker: a Lab's `ask` and `cancel`; `deaths` counts how often an Ask has taken the worker down,
-    `stored` says whether all its results are in the store already.
+    `stored` says of each whether all its results are in the store already.
     """
 
     ask: AskWorker
     cancel: Callable[[str], None] = lambda id: None
     deaths: Callable[[Ask], int] = lambda ask: 0
-    stored: Callable[[Ask], bool] = lambda ask: False
+    stored: Callable[[Sequence[Ask]], Sequence[bool]] = lambda asks: [False] * len(asks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +316,8 @@ class Daemon:
     def _queue(self) -> None:
         todo = [item for item in self._todo() if item.state != "error"]
         if len(todo) > MANY:
-            new = [item for item in todo if item.ask and not self.way.stored(item.ask)]
+            asks = [item.ask for item in todo if item.ask]
+            new = [item for item, stored in zip(todo, self.way.stored(asks), strict=True) if not stored]
             if len(new) > MANY:
                 self._held |= {_key(item): item for item in new}
                 self.tell(

@@ -26,7 +26,7 @@ from vaultlab.absence import Absence
 from vaultlab.endings import LOG_HINT, cancelled, died, from_afar, overdue, quarantined
 from vaultlab.errors import NoteError, RunError
 from vaultlab.process import Death, Process
-from vaultlab.result import Answer, Ask, Failure, Plan, Progress, Refusal, Result, decode, encode
+from vaultlab.result import Answer, Ask, Failure, Plan, Progress, Refusal, Result, decode, encode, without_texts
 
 FLAG_S = 1.5
 """How long a cancelled run may take to notice its flag, before SIGTERM."""
@@ -151,6 +151,12 @@ class Lab:
         ask = replace(ask, device=self.device)
         plan: Plan = decode(Plan, self._request("plan", ask=encode(ask)))
         return plan
+
+    def stored(self, asks: Sequence[Ask]) -> list[bool]:
+        """Of each whether all its results are in the store, without running one. RunError without a worker."""
+        bare = [encode(replace(without_texts(ask), device=self.device)) for ask in asks]
+        found: list[bool] = self._request("stored", asks=bare)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """What the worker has: `vaultlab`, `experiments` {name: entry}, `broken` {name: why}. RunError without one."""

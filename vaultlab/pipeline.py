@@ -15,7 +15,7 @@ from vaultlab.notes import page, parse, passage, splice
 from vaultlab.notes.answer import Quoted, Stress
 from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown
-from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Quote, Refusal, Result, Verdict
+from vaultlab.result import Answer, Ask, Failure, Judgement, Progress, Quote, Refusal, Result, Verdict, without_texts
 from vaultlab.stress import Trial
 from vaultlab.survey import UNTRIED, Item, Look, Survey, ask_hash, card_of, failed_ask, models_of
 from vaultlab.vault import config as configuration
@@ -479,7 +479,7 @@ def _beside(ask: Ask, behind: Iterable[Item], *, force: bool) -> tuple[Ask, ...]
     """What those of them ask that read a text of this one; the worker has the text itself from this one."""
     read = {text.sha256 for text in ask.texts.values()}
     return tuple(
-        replace(one.ask, force=force, texts={name: replace(text, parts=()) for name, text in one.ask.texts.items()})
+        replace(without_texts(one.ask), force=force)
         for one in behind
         if one.ask is not None and not read.isdisjoint(text.sha256 for text in one.ask.texts.values())
     )

@@ -5,7 +5,7 @@ Answers are told apart by which fields they have; the protocol names them beside
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, cast
 
@@ -66,6 +66,12 @@ class Ask:
     figures: bool = True
     given: Mapping[str, "Ask"] = field(default_factory=dict)
     beside: tuple["Ask", ...] = ()
+
+
+def without_texts(ask: Ask) -> Ask:
+    """The same, its texts known by their hashes alone: enough to tell which results it means."""
+    given = {name: without_texts(one) for name, one in ask.given.items()}
+    return replace(ask, texts={name: replace(text, parts=()) for name, text in ask.texts.items()}, given=given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Vault:
             self.answers.append(lab.ask(ask, progress))
             return self.answers[-1]
 
-        way = Way(asked, lab.cancel, lab.deaths, lambda ask: all(lab.plan(ask).stored))
+        way = Way(asked, lab.cancel, lab.deaths, lab.stored)
         self.daemon = Daemon(root, look, way, self.jobs, lambda told: None)
 
     @contextmanager

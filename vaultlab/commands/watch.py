@@ -60,7 +60,7 @@ def watch(
             experiments = known_experiments(lab)
         look = partial(survey, root, places.config_dir(), experiments)
         jobs = held.enter_context(closing(Jobs(queue_of(root))))
-        way = Way(lab.ask, lab.cancel, lab.deaths, lambda ask: all(lab.plan(ask).stored))
+        way = Way(lab.ask, lab.cancel, lab.deaths, lab.stored)
         daemon = Daemon(root, look, way, jobs, _tell)
         held.enter_context(serving(daemon, Worker(lab.here, lab.data, lambda ask: lab.plan(ask).problems)))
         with _ending(daemon), _saying(root, daemon), terminal.live(lambda: _view(root, daemon)):

@@ -1,8 +1,8 @@
 """The process that owns a device: requests in on stdin, replies out on stdout, one JSON object a line.
 
 A request is {"id", "do", …}, a reply {"id", "is", "body"}. Runs are computed in the order in which they came; describe,
-here, plan, cancel, data, forget and doctor are answered meanwhile. The end of stdin is the end of this process; and
-where whoever asks is on another machine, which a beat tells, so is its silence.
+here, plan, stored, cancel, data, forget and doctor are answered meanwhile. The end of stdin is the end of this process;
+and where whoever asks is on another machine, which a beat tells, so is its silence.
 """
 
 import json
@@ -63,6 +63,7 @@ class Worker:
         self._meanwhile: dict[str, Callable[[Request], Any]] = {
             "describe": self._describe,
             "plan": lambda request: encode(self.runner.plan(decode(Ask, request["ask"]))),
+            "stored": lambda request: [all(self.runner.plan(decode(Ask, ask)).stored) for ask in request["asks"]],
             "here": lambda request: {"devices": devices(), "models": [model.name for model in entries()]},
             "data": lambda request: self.runner.store.data(request["key"]),
             "forget": lambda request: self.runner.store.forget(request["keys"]),
