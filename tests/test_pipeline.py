@@ -163,7 +163,7 @@ def test_those_behind_that_read_the_same_text_are_named_with_a_block(bed: Bed) -
         "d": [],
     }
     (beside, _), own = bed.asked[0].beside, bed.asked[0].texts["text"]
-    assert beside.texts == {"text": replace(own, parts=())}, "the worker has the words from the block itself"
+    assert beside.texts["text"] == replace(own, parts=()), "the worker has the words from the block itself"
     assert beside.force
 
 
