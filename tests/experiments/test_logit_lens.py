@@ -9,8 +9,9 @@ import torch
 from tests.tiny import FAMILIES, TEXT, tiny_model
 from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench
-from vaultlab.experiments.logit_lens import EXPERIMENT, Spec, compute, draw, measure, needs, settled, verify
+from vaultlab.experiments.logit_lens import EXPERIMENT, Spec, compute, draw, measure, needs, verify
 from vaultlab.models import parts
+from vaultlab.models.guesses import settled
 from vaultlab.models.load import load
 from vaultlab.models.trace import Site, trace
 from vaultlab.plots.style import render

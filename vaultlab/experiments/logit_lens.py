@@ -40,8 +40,8 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Reads, TextName
 from vaultlab.experiment import Spec as BaseSpec
-from vaultlab.models import parts
-from vaultlab.models.direct import unembedded
+from vaultlab.models import direct, parts
+from vaultlab.models.guesses import CHUNK, settled, unembedded
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.shuffle import shuffled
 from vaultlab.models.trace import Site
@@ -53,9 +53,6 @@ SHOWN = 7
 
 ROWS = 16
 """Rows of it at most: of deeper models every second or third layer, the last one always."""
-
-CHUNK = 64
-"""Positions unembedded at a time: of all at once the logits would be the largest thing in memory."""
 
 ALGEBRA = 1e-5
 
@@ -130,7 +127,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
         rows.append(_read(model, stream, ids.to(stream.device), answer, certainty))
     guess, chance, entropy, nats, divergence, sums = (torch.stack(part) for part in zip(*rows, strict=True))
     some = slice(-CHUNK, None)
-    gap = (_unembedded(model, streams[-1], some) - logits[some].float()).abs().max() / logits[some].abs().max()
+    gap = (unembedded(model, streams[-1][some]) - logits[some].float()).abs().max() / logits[some].abs().max()
     return Out(
         tokens=whole.strings[: spec.tokens],
         words=tuple(model.token_strings(row) for row in guess.tolist()),
@@ -146,12 +143,6 @@ def compute(spec: Spec, bench: Bench) -> Out:
         sum_residual=(sums - 1).abs().max(),
         exact_residual=_exact(model, streams[layers // 2][-1], entropy[layers // 2, -1]),
     )
-
-
-def _unembedded(model: Model, stream: Float[Tensor, "pos d_model"], rows: slice) -> Float[Tensor, "rows d_vocab"]:
-    unembedding = parts.unembedding(model)
-    # as one operation: adding b_U by itself would go through all logits once more
-    return torch.nn.functional.linear(parts.final_norm(model)(stream[rows]), unembedding.W_U.T, unembedding.b_U).float()
 
 
 def _read(
@@ -170,7 +161,7 @@ def _read(
     found = []
     for start in range(0, len(stream), CHUNK):
         rows = slice(start, start + CHUNK)
-        x = _unembedded(model, stream, rows)
+        x = unembedded(model, stream[rows])
         p = x.softmax(-1)
         chance, guess = p.max(-1)
         total = p.sum(-1)  # a softmax of many logits is off by some 1e-5, which a mean of x would multiply
@@ -192,16 +183,10 @@ def _exact(model: Model, stream: Float[Tensor, " d_model"], entropy: Tensor) -> 
     """How far a layer's entropy is from the same in float64, with the norm written out."""
     wide = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
     norm, x = parts.final_norm(model, wide), stream.to(wide)
-    p = unembedded(model, norm.bare(x) * norm.gain + norm.bias).softmax(-1)
+    p = direct.unembedded(model, norm.bare(x) * norm.gain + norm.bias).softmax(-1)
     bits = torch.special.entr(p).sum() / math.log(2)
     residual: Tensor = (bits.cpu() - entropy).abs() / bits.cpu().clamp(min=1)
     return residual
-
-
-def settled(guess: Int[Tensor, "layer pos"]) -> Int[Tensor, " pos"]:
-    """The first layer from which on every guess is the last layer's."""
-    same = guess == guess[-1]
-    return same.flip(0).cummin(0).values.flip(0).int().argmax(0)
 
 
 SETTLED = Quantity(

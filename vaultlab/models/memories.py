@@ -101,10 +101,20 @@ def promoted(
     asked: Int[Tensor, "key asked"],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Promoted:
-    """All values of a layer through the unembedding, some keys at a time."""
+    """All values of a layer through the unembedding."""
     wide = torch.promote_types(model.dtype, torch.float32)
-    v = parts.mlp(model, layer).W_out[keys].to(wide) * sign.to(model.device)[:, None]
-    W_U = parts.unembedding(model, wide).W_U
+    return pushed(model, parts.mlp(model, layer).W_out[keys].to(wide) * sign.to(model.device)[:, None], asked, progress)
+
+
+@torch.inference_mode()
+def pushed(
+    model: Model,
+    v: Float[Tensor, "key d_model"],
+    asked: Int[Tensor, "key asked"],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Promoted:
+    """Writes through the unembedding, some keys at a time."""
+    W_U = parts.unembedding(model, v.dtype).W_U
     step = max(1, LOGITS // W_U.shape[1])
     # written in place: small results kept between large passing ones would leave the memory in pieces
     logits = v.new_empty(min(step, len(v)), W_U.shape[1])
