@@ -113,6 +113,17 @@ def test_the_same_data_gives_the_same_bytes_also_in_another_process():
     assert there.stdout.strip() == hashlib.sha256(here.content).hexdigest()
 
 
+@pytest.mark.parametrize("also", ["", "a heading\nof two lines"])
+def test_a_figure_is_what_matplotlib_itself_would_save(also):
+    ours, theirs = a_drawing(), a_drawing()
+    for one in (ours, theirs):
+        one.figure.suptitle(also)
+    with matplotlib.rc_context(style._STYLE):
+        buffer = io.BytesIO()
+        theirs.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    assert render(ours).content == buffer.getvalue()
+
+
 def test_the_readers_own_matplotlib_settings_change_nothing_and_are_left_alone():
     before = render(a_drawing())
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "none", "lines.color": "k"}):
