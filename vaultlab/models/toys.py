@@ -5,6 +5,8 @@ thing: a stretch of random characters comes again and again, how long it is chan
 be told from what followed the last time: two layers learn to (a head that looks at the previous token, and one that
 looks for where that matches: induction), one layer cannot. After Elhage et al. 2021, A Mathematical Framework for
 Transformer Circuits, and Olsson et al. 2022, In-context Learning and Induction Heads.
+
+`toy/decline` answers requests and declines some: `decline.py` has its words and its recipe.
 """
 
 import hashlib
@@ -17,8 +19,9 @@ import torch
 from jaxtyping import Bool, Int
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from vaultlab.models import decline
 from vaultlab.models.attn_only import AttnOnly, AttnOnlyConfig
 from vaultlab.models.draws import Draws, draws
 
@@ -26,7 +29,11 @@ RECIPE = 1
 """Raise it when training would give another model: it is part of every toy's hash."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ?"
-TOYS = {"toy/attn-only-1l": AttnOnlyConfig(layers=1), "toy/attn-only-2l": AttnOnlyConfig(layers=2)}
+TOYS: dict[str, PretrainedConfig] = {
+    "toy/attn-only-1l": AttnOnlyConfig(layers=1),
+    "toy/attn-only-2l": AttnOnlyConfig(layers=2),
+    "toy/decline": decline.config(),
+}
 """Name → what it is. The name stands for the recipe: its hash is the recipe's, the same on every machine."""
 
 PERIODS = (8, 24)
@@ -118,10 +125,10 @@ def fresh(config: AttnOnlyConfig, generator: torch.Generator) -> AttnOnly:
     return net
 
 
-def parameters(config: AttnOnlyConfig) -> int:
+def parameters(config: PretrainedConfig) -> int:
     """How many weights it has."""
     with torch.device("meta"):
-        return sum(weight.numel() for weight in AttnOnly(config).parameters())
+        return sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -144,6 +151,11 @@ def make(name: str, folder: Path, say: Callable[[str], None]) -> None:
     def progress(done: int, total: int) -> None:
         say(f"training {name}, step {done} of {total}")
 
-    net = train(TOYS[name], Course(), draws, torch.device("cpu"), progress)
+    net: PreTrainedModel
+    config = TOYS[name]
+    if isinstance(config, AttnOnlyConfig):
+        net, words = train(config, Course(), draws, torch.device("cpu"), progress), tokenizer()
+    else:
+        net, words = decline.train(decline.Course(), draws, progress), decline.tokenizer()
     net.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    words.save_pretrained(folder)
