@@ -7,6 +7,7 @@ from tests.planted import gauged, planted
 from tests.tiny import FAMILIES, tiny_model
 from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench
+from vaultlab.experiments import memory_agreement
 from vaultlab.experiments.memory_agreement import (
     EXPERIMENT,
     Spec,
@@ -17,7 +18,7 @@ from vaultlab.experiments.memory_agreement import (
     thirds,
     verify,
 )
-from vaultlab.models import parts, search
+from vaultlab.models import parts
 from vaultlab.models.memories import readout
 from vaultlab.models.search import Corpus, searched
 from vaultlab.plots.style import render
@@ -120,10 +121,13 @@ def test_no_number_depends_on_how_a_memory_is_written_down(family):
 def test_the_top_token_check_sees_a_bare_value(monkeypatch):
     spec, out = run(tiny_model("llama"))
     assert out.top_residual < 1e-5
-    whole = search.promoted
-    monkeypatch.setattr(
-        search, "promoted", lambda model, at, keys, sign, *more: whole(model, at, keys, sign.abs(), *more)
-    )
+    whole = memory_agreement.tops
+
+    def bare_values(bench, model):
+        found = whole(bench, model)
+        return found._replace(last=found.first)
+
+    monkeypatch.setattr(memory_agreement, "tops", bare_values)
     spec, bare = run(tiny_model("llama"))
     assert bare.top_residual > 0.1
     assert [check.name for check in verify(spec, bare) if not check.ok] == ["the top token is pushed most"]

@@ -34,11 +34,13 @@ from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, No
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.bootstrap import interval
+from vaultlab.models.direct import readers
 from vaultlab.models.load import Model, Shape
-from vaultlab.models.memories import Promoted, Triggers, readout
+from vaultlab.models.memories import Triggers, among_first, prominent, readout
 from vaultlab.models.prefixes import line, misaligned, pushes
-from vaultlab.models.search import Corpus, Search, search_needs, searched, values
+from vaultlab.models.search import Corpus, Search, asked, search_needs, searched
 from vaultlab.models.shuffle import Weights, shuffled
+from vaultlab.models.tops import Sides, tops, tops_residual
 from vaultlab.plots.memories import Line, Row, draw_memories
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas
 from vaultlab.result import Check, Metric, Quote
@@ -105,18 +107,20 @@ class Out(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One layer: which memories woke, whether each agrees, and in which sentence it woke most."""
+    """One layer: which memories woke, each one's top token at its strongest trigger, whether it agrees, whether what
+    came next there, and then after others' triggers, is among its first ten; and in which sentence it woke most."""
 
     woken: Tensor
+    first: Tensor
     agree: Tensor
+    near: Tensor
     sentence: Tensor
     found: Triggers
-    value: Promoted
 
 
 @torch.inference_mode()
 def compute(spec: Spec, bench: Bench) -> Out:
-    """The search of all layers, then every layer's values through the unembedding; both shared."""
+    """The search of all layers, and what every value pushes most: both shared, the second by all texts."""
     model = bench.model(spec.model)
     if not model.shape.d_mlp:
         raise NoteError(
@@ -126,7 +130,11 @@ def compute(spec: Spec, bench: Bench) -> Out:
         model = shuffled(model, bench.generator("shuffled", spec.seed))
     corpus = Corpus(model, bench.text("text"), spec.tokens, spec.bos)
     search = searched(bench, corpus)
-    layers = [_layer(spec, bench, corpus, search, layer) for layer in range(model.shape.layers)]
+    value, some = tops(bench, model), prominent(model)
+    layers = []
+    for layer in range(model.shape.layers):
+        bench.progress(layer, model.shape.layers, "reading values as tokens")
+        layers.append(_layer(model, search, value.of(layer), some, layer, bench.generator("chance", spec.seed)))
     generator = bench.generator("intervals", spec.seed)
     low, high = (_joined(layers[part]) for part in thirds(len(layers)))
     return Out(
@@ -135,9 +143,9 @@ def compute(spec: Spec, bench: Bench) -> Out:
         memories=model.shape.layers * model.shape.d_mlp,
         woken=torch.stack([one.woken.sum() for one in layers]),
         agree=torch.stack([one.agree[one.woken].double().mean() for one in layers]),
-        near=torch.stack([(one.value.rank[one.woken, 0] < NEAR).double().mean() for one in layers]),
+        near=torch.stack([one.near[one.woken, 0].double().mean() for one in layers]),
         chance_agree=torch.stack([_chance(one) for one in layers]),
-        chance_near=torch.stack([(one.value.rank[one.woken, 1:] < NEAR).double().mean() for one in layers]),
+        chance_near=torch.stack([one.near[one.woken, 1:].double().mean() for one in layers]),
         intervals=torch.stack([interval(*_joined([one]), generator) for one in layers]),
         thirds=torch.stack([interval(*low, generator), interval(*high, generator), _rise(low, high, generator)]),
         **_meetings(model, search, layers),
@@ -147,15 +155,20 @@ def compute(spec: Spec, bench: Bench) -> Out:
     )
 
 
-def _layer(spec: Spec, bench: Bench, corpus: Corpus, search: Search, layer: int) -> Layer:
-    bench.progress(layer, corpus.model.shape.layers, "reading values as tokens")
-    found = search.triggers(corpus.model, layer, slice(None), 1)
+def _layer(
+    model: Model, search: Search, value: Sides, some: Int[Tensor, " some"], layer: int, generator: torch.Generator
+) -> Layer:
+    found = search.triggers(model, layer, slice(None), 1)
     woken = found.at[:, 0] >= 0
     if not woken.any():
         raise NoteError(f"In layer {layer} nothing in this text wakes a memory.", "Take a longer text.", field="text")
-    value = values(bench, corpus, found, layer, spec.seed)
+    wide, sign = torch.promote_types(model.dtype, torch.float32), found.coefficient[:, 0].sign()
+    v = parts.mlp(model, layer).W_out.to(wide) * sign.to(model.device)[:, None]
+    came = asked(found, generator)
+    first = torch.where(sign < 0, value.last, value.first)
     sentence = search.sentences.holding(found.at[:, 0].clamp(min=0))
-    return Layer(woken, woken & (value.first == found.next[:, 0]), sentence, found, value)
+    near = among_first(model, v, came, NEAR, some)
+    return Layer(woken, first, woken & (first == found.next[:, 0]), near, sentence, found)
 
 
 def thirds(layers: int) -> tuple[slice, slice]:
@@ -166,7 +179,7 @@ def thirds(layers: int) -> tuple[slice, slice]:
 
 def _chance(one: Layer) -> Tensor:
     """The share of agreeing pairs over all pairings of a layer's values with its triggers: Σ_t p(top t) p(next t)."""
-    top, came = one.value.first[one.woken], one.found.next[one.woken, 0]
+    top, came = one.first[one.woken], one.found.next[one.woken, 0]
     size = int(torch.maximum(top.max(), came.max())) + 1
     share: Tensor = torch.bincount(top, minlength=size).double() @ torch.bincount(came, minlength=size).double()
     return share / len(top) ** 2
@@ -189,18 +202,30 @@ def _meetings(model: Model, search: Search, layers: list[Layer]) -> dict[str, An
     """Of the upper third the memories that agree and push hardest."""
     upper = thirds(len(layers))[1]
     rows = [(at, key) for at in range(len(layers))[upper] for key in layers[at].agree.nonzero()[:, 0].tolist()]
-    amount = {one: _amount(search, layers[one[0]], one[1]) for one in rows}
-    rows = sorted(rows, key=lambda one: -abs(amount[one]) * float(layers[one[0]].value.push[one[1]]))[:SHOWN]
+    if not rows:
+        return {
+            "shown": torch.zeros(0, 2, dtype=torch.long),
+            "lines": (),
+            "part": search.part[:0],
+            "pushed": (),
+            "push": torch.zeros(0, TOKENS),
+        }
     wide = torch.promote_types(model.dtype, torch.float32)
-    written = [amount[one] * parts.mlp(model, one[0]).W_out[one[1]].to(wide) for one in rows]
-    best = pushes(model, torch.stack(written)).topk(TOKENS, dim=-1) if rows else None
-    at = torch.tensor([int(layers[layer].found.at[key, 0]) for layer, key in rows], dtype=torch.long)
+    written = torch.stack(
+        [_amount(search, layers[at], key) * parts.mlp(model, at).W_out[key].to(wide) for at, key in rows]
+    )
+    first = torch.stack([layers[at].first[key] for at, key in rows])
+    push = (readout(model, written) * readers(model).asked(first, None).u).sum(1)
+    hardest = push.argsort(descending=True, stable=True)[:SHOWN]
+    shown = [rows[one] for one in hardest.tolist()]
+    best = pushes(model, written[hardest]).topk(TOKENS, dim=-1)
+    at = torch.tensor([int(layers[layer].found.at[key, 0]) for layer, key in shown])
     return {
-        "shown": torch.tensor(rows, dtype=torch.long).view(-1, 2),
+        "shown": torch.tensor(shown),
         "lines": tuple(line(model, search.sentences, int(one)) for one in at),
         "part": search.part[search.sentences.holding(at)],
-        "pushed": tuple(model.token_strings(one) for one in best.indices.tolist()) if best else (),
-        "push": best.values if best else torch.zeros(0, TOKENS),
+        "pushed": tuple(model.token_strings(one) for one in best.indices.tolist()),
+        "push": best.values,
     }
 
 
@@ -211,21 +236,14 @@ def _amount(search: Search, one: Layer, key: int) -> float:
 
 def _top(spec: Spec, bench: Bench, model: Model, layers: list[Layer]) -> Tensor:
     """How far the top tokens of some values are from the largest push in float64, as a share of it."""
-    wide = torch.float32 if model.device.type == "mps" else torch.float64  # mps has no float64
     rows, firsts = [], []
     for layer, one in enumerate(layers):
         keys = one.woken.nonzero()[:, 0]
         keys = keys[torch.randperm(len(keys), generator=bench.generator("checked", spec.seed, layer))[:CHECKED]]
-        v = parts.mlp(model, layer).W_out[keys.to(model.device)].to(wide)
+        v = parts.mlp(model, layer).W_out[keys.to(model.device)]
         rows.append(v * one.found.coefficient[keys, :1].sign().to(v))
-        firsts.append(one.value.first[keys])
-    read, first, W_U = readout(model, torch.cat(rows)), torch.cat(firsts).to(model.device), parts.unembedding(model).W_U
-    # some columns at a time: the unembedding in float64 would take twice the model's own
-    some = [read @ W_U[:, start : start + 8192].to(wide) for start in range(0, W_U.shape[1], 8192)]
-    most = torch.stack([one.amax(1) for one in some]).amax(0)
-    mean = torch.stack([one.sum(1) for one in some]).sum(0) / W_U.shape[1]
-    own = (read * W_U[:, first].T.to(wide)).sum(1)
-    return ((most - own) / (most - mean)).max()
+        firsts.append(one.first[keys])
+    return tops_residual(model, torch.cat(rows), torch.cat(firsts))
 
 
 UPPER = Quantity(

@@ -18,6 +18,9 @@ from vaultlab.models.load import Model
 LOGITS = 2**22
 """Logits held at once where values are read as tokens: 16 MB."""
 
+PROMINENT = 4096
+"""Tokens that are looked at before the whole vocabulary is."""
+
 
 class Triggers(NamedTuple):
     """The strongest tokens of every key, by |m|, at most one a sentence; strongest first.
@@ -130,3 +133,38 @@ def pushed(
         for one in range(own.shape[1]):
             rank[some, one] = (rows > own[:, [one]]).sum(-1)
     return Promoted(first.cpu(), last.cpu(), push.cpu(), rank.cpu())
+
+
+def prominent(model: Model) -> Int[Tensor, " some"]:
+    """Some thousand tokens that writes are likely to push far: those with the longest columns of W_U."""
+    norms = parts.unembedding(model).W_U.float().norm(dim=0)
+    longest: Int[Tensor, " some"] = norms.topk(min(PROMINENT, len(norms))).indices
+    return longest
+
+
+@torch.inference_mode()
+def among_first(
+    model: Model,
+    v: Float[Tensor, "key d_model"],
+    asked: Int[Tensor, "key asked"],
+    count: int,
+    some: Int[Tensor, " some"],
+) -> Bool[Tensor, "key asked"]:
+    """Whether each token asked about is among the first `count` that a write pushes up; on the CPU.
+
+    It is not where as many of `some` others, such as the `prominent`, are pushed more: the whole vocabulary is looked
+    at for the other writes only.
+    """
+    W_U, read, asked = parts.unembedding(model).W_U, readout(model, v), asked.to(v.device)
+    W_some, maybe = W_U[:, some].to(v), []
+    for start in range(0, len(v), step := max(1, LOGITS // len(some))):
+        chunk = slice(start, start + step)
+        rows = read[chunk] @ W_some
+        slack = 1e-5 * rows.abs().amax(1)  # the same number from another product
+        for one in asked[chunk].T:
+            own = (read[chunk] * W_U.T[one].to(v)).sum(1)
+            maybe.append(((rows > (own + slack)[:, None]).sum(1) < count).nonzero()[:, 0] + start)
+    keys = torch.unique(torch.cat(maybe))
+    found = torch.zeros(asked.shape, dtype=torch.bool)
+    found[keys.cpu()] = pushed(model, v[keys], asked[keys]).rank < count
+    return found

@@ -279,16 +279,20 @@ def search_needs(shape: Shape, tokens: int, copies: int = 1) -> SearchNeeds:
     return SearchNeeds(copies * shape.bytes + kept + batch + 40 * tokens, 2.4 * (tokens + 32 * TYPICAL) * blocks / 20e9)
 
 
+def asked(found: Triggers, generator: torch.Generator) -> Int[Tensor, "key asked"]:
+    """What came next after each memory's strongest trigger, then what came next after those of others."""
+    came = found.next[:, 0]
+    others = came[came >= 0]
+    others = others[torch.randint(len(others), (len(came), SHUFFLES), generator=generator)]
+    return torch.cat([came[:, None].clamp(min=0), others], dim=1)
+
+
 def values(desk: Desk, corpus: Corpus, found: Triggers, layer: int, seed: int) -> Promoted:
-    """A whole layer's values as tokens. Asked about are what came next after each memory's strongest trigger, then what
-    came next after those of others, drawn by the seed: shared by all that ask with the same one."""
+    """A whole layer's values as tokens, `asked` about with draws by the seed: shared by all that ask with the same."""
 
     def work(begun: Promoted | None, keep: Keep[Promoted]) -> Promoted:
-        came = found.next[:, 0]
-        others = came[came >= 0]
-        others = others[torch.randint(len(others), (len(came), SHUFFLES), generator=desk.generator("chance", seed))]
-        asked = torch.cat([came[:, None].clamp(min=0), others], dim=1)
+        came = asked(found, desk.generator("chance", seed))
         progress = partial(desk.progress, phase=f"reading the values of layer {layer} as tokens")
-        return promoted(corpus.model, layer, slice(None), found.coefficient[:, 0].sign(), asked, progress)
+        return promoted(corpus.model, layer, slice(None), found.coefficient[:, 0].sign(), came, progress)
 
     return desk.shared(corpus.what("values", layer=layer, seed=seed), Promoted, work)
