@@ -76,6 +76,16 @@ Head = Annotated[str, Field(pattern=r"^L\d+H\d+$", json_schema_extra={"kind": "h
 Word = Annotated[str, Field(pattern=r"\S", max_length=40)]
 """One token of the model's, tried with a space before it: `Model.token_id` finds it, and refuses what is not one."""
 
+
+def _words(value: object) -> object:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Words = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^.{1,40}$")], ...], BeforeValidator(_words), Field(min_length=1, max_length=32)
+]
+"""One word, or a list of them."""
+
 Position = Annotated[int, Field(ge=-512, le=511)] | Literal["last", "all"]
 """Places in a text: its last token, one counted from the beginning or, below 0, from the end, or all."""
 

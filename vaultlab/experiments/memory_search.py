@@ -27,15 +27,15 @@ and 4, https://aclanthology.org/2021.emnlp-main.446
 """
 
 import math
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, TextName
+from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, TextName, Words
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.bootstrap import interval
@@ -61,16 +61,6 @@ TOKENS = 8
 
 RANDOM = 100
 """Random concepts of the null."""
-
-
-def _words(value: object) -> object:
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
-Words = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^.{1,40}$")], ...], BeforeValidator(_words), Field(min_length=1, max_length=20)
-]
-"""One word, or a list of them."""
 
 
 class Spec(BaseSpec):

@@ -54,13 +54,14 @@ def repeated(
     drawn = start - len(before) + (period if again else 2 * period)
     rows = []
     for _ in range(texts):
-        tokens = _different(model, drawn, generator)
+        tokens = different(model, drawn, generator)
         stretch = tokens[-period:] if again else tokens[:0]
         rows.append(torch.cat([before, tokens, stretch]))
     return Repeated(torch.stack(rows), start, period)
 
 
-def _different(model: Model, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+def different(model: Model, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+    """Random tokens, none twice, none special, and each one to be seen. NoteError where there are not so many."""
     order = torch.randperm(min(model.shape.d_vocab, len(model.tokenizer)), generator=generator)
     hidden = {*model.tokenizer.all_special_ids, *model.tokenizer.added_tokens_decoder}
     kept: list[int] = []
