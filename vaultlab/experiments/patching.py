@@ -87,7 +87,7 @@ PLACES = 32
 
 CAPITALS = tuple(
     "\n".join(f"The capital of {country} is the city of" for country in countries)
-    for countries in (("France", "Germany", "Japan", "Ireland"), ("Italy", "Greece", "Austria", "Egypt"))
+    for countries in (("France", "Germany"), ("Italy", "Greece"))
 )
 TOY = {"model": "toy/attn-only-2l", "answer": "p", "foil": "a", "head": "L1H3"}
 
@@ -646,8 +646,8 @@ EXPERIMENT = Experiment(
             ("along_path > 0.85", "moves_on between 22 and 26", "elsewhere < 0.25", "head_moved > 0.6"),
         ),
         Example(
-            "one-head-for-several-capitals",
-            "A head chosen on two pairs of countries carries most of the answer for two others, by its values",
+            "one-head-for-two-capitals",
+            "A head chosen on one pair of countries carries most of the answer for another pair, by its values",
             {"model": "smollm2-135m", "clean": CAPITALS[0], "corrupt": CAPITALS[1], "draws": 1},
             ("head_moved > 0.4", "head_values > 0.4", "by_pattern < 0.1", "along_path > 0.85", "moves_on = 24"),
         ),
