@@ -12,7 +12,7 @@ from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench
 from vaultlab.experiments import neural_memory
 from vaultlab.experiments.neural_memory import EXPERIMENT, Spec, compute, draw, measure, quotes, verify
-from vaultlab.models import parts, softmax_memory
+from vaultlab.models import bootstrap, parts, softmax_memory
 from vaultlab.models.search import askable
 from vaultlab.models.sentences import cut
 from vaultlab.models.softmax_memory import Looks, Scored, balanced, beyond_hull, look, regauged, scored
@@ -25,6 +25,11 @@ SENTENCES = (
     "One cat sat on the mat. The dog saw the cat sat there? Paris is the capital of France!",
     "She said that he said it, and it was so. Two, three, and a second line.",
 )
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 50)
 
 
 def bench(model):

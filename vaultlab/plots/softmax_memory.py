@@ -47,7 +47,7 @@ def draw_coefficients(
         log_axis(low, "x")
         low.set(xlabel="memories, those that write most first", ylabel="together (%)", ylim=(0, 103))
         figure.legend(loc="outside upper center", ncols=2)
-        ax.set_title(f"{fitted(before, 170, end=True)} {fitted(token, 90)} → {fitted(after, 80)}, {place}")
+        ax.set_title(f"{place}: {fitted(before, 170, end=True)} {fitted(token, 90)} → {fitted(after, 80)}")
     best, most = int(softmax.argmax()), int(own.argmax())
     return Drawing(
         figure,
