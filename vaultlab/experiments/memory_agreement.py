@@ -396,6 +396,21 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     return Needs(bytes=int(needed.bytes + unembedding), seconds=5 + needed.seconds + values)
 
 
+IDIOMS = (
+    "The train was late because of the snow. We took the bus instead of the train. The house has a garden as well"
+    " as a yard. In order to win, you have to play. She is taller than her brother. According to the map, the "
+    "river is north of here. There are a lot of people on the street. He went to bed early in order to sleep. It "
+    "depends on the weather. The bridge is at least as old as the church. Fruits such as apples and pears grow "
+    "here. They live in the United States of America. The city of New York never sleeps. On the other hand, it "
+    "was cheap. For the first time in years, the lake froze. As soon as the door opened, the cat ran out. The "
+    "price of bread rose by more than half. He is one of the best players in the world. At the end of the day we "
+    "went home. Instead of waiting, she walked. The book consists of three parts. This is due to the fact that "
+    "iron rusts. She was able to read at the age of four. The opposite is true in the south. Neither the dog nor "
+    "the cat was there. Both the king and the queen were old. You can either stay or leave. The more you read, "
+    "the more you know. He looked at her as if nothing had happened. Most of the time it rains."
+)
+"""A text for the examples: 30 sentences, in many of which a turn of phrase says how it goes on."""
+
 EXPERIMENT = Experiment(
     version=1,
     Spec=Spec,
@@ -414,6 +429,12 @@ EXPERIMENT = Experiment(
             "agreement-rises",
             "In the upper layers values name the next token far more often than by chance, in the lower ones hardly",
             {"tokens": 5000},
+            ("over_chance > 3", "rise > 0"),
+        ),
+        Example(
+            "turns-of-phrase",
+            "Thirty sentences are enough: in the upper layers values name the next token more often than by chance",
+            {"text": IDIOMS, "tokens": 1000},
             ("over_chance > 3", "rise > 0"),
         ),
     ),

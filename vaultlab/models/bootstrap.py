@@ -8,6 +8,9 @@ from torch import Tensor
 
 RESAMPLES = 1000
 
+DRAWN = 2**18
+"""Clusters drawn at once; the draws are the same however many that are."""
+
 
 def interval(
     values: Float[Tensor, " row"], cluster: Int[Tensor, " row"], generator: torch.Generator
@@ -19,8 +22,8 @@ def interval(
         return torch.full((2,), math.nan, dtype=torch.float64)
     size = torch.bincount(place).double()
     total = torch.zeros(clusters, dtype=torch.float64).index_add(0, place, values.double())
-    means = torch.zeros(RESAMPLES, dtype=torch.float64)
-    for one in range(RESAMPLES):
-        drawn = torch.randint(clusters, (clusters,), generator=generator)
-        means[one] = total[drawn].sum() / size[drawn].sum()
-    return means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    means, step = [], max(1, DRAWN // clusters)
+    for start in range(0, RESAMPLES, step):
+        drawn = torch.randint(clusters, (min(step, RESAMPLES - start), clusters), generator=generator)
+        means.append(total[drawn].sum(1) / size[drawn].sum(1))
+    return torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))

@@ -87,8 +87,9 @@ def gauge_residual(
         m = one.coefficients(seen.mlp_in.to(one.W_in))
         strengths.append(m.abs() * one.W_out.norm(dim=-1))
         amount = m.gather(1, key[:, None]) * seen.scale[:, None]
-        written.append(pushes(model, amount * one.W_out[key]))
-    return torch.maximum(apart(*strengths), apart(*written))
+        written.append(amount * one.W_out[key])
+    own, other_way = pushes(model, torch.cat(written)).chunk(2)  # the whole unembedding is read once for both
+    return torch.maximum(apart(*strengths), apart(own, other_way))
 
 
 def misaligned(sentences: Sentences, found: Triggers) -> int:

@@ -2,7 +2,8 @@
 
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from functools import cache
+from functools import cache, lru_cache, partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,8 +33,17 @@ def fitted(text: str, points: float, *, end: bool = False) -> str:
     kept = visible(text[-most:] if end else text[:most])
     if len(text) <= most and _width(kept) <= points:
         return kept
-    count = bisect_right(range(1, len(kept) + 1), points, key=lambda count: _width("…" + _cut(kept, count, end)))
+    # near the end from the characters alone, and from there with their kerning: laying out a line takes a while
+    near = bisect_right(list(accumulate(map(_width, reversed(kept) if end else kept))), points - _width("…"))
+    fits = partial(_fits, kept, points, end)
+    count = next((one for one in range(near, len(kept)) if not fits(one + 1)), len(kept))
+    while count and not fits(count):
+        count -= 1
     return "…" + _cut(kept, count, end) if end else _cut(kept, count, end) + "…"
+
+
+def _fits(text: str, points: float, end: bool, count: int) -> bool:
+    return _width("…" + _cut(text, count, end)) <= points
 
 
 def _cut(text: str, count: int, end: bool) -> str:
@@ -47,6 +57,7 @@ def _font() -> ft2font.FT2Font:
     return font
 
 
+@lru_cache(4096)
 def _width(text: str) -> float:
     _font().set_text(text, 0)
     return float(_font().get_width_height()[0]) / 64
