@@ -248,7 +248,7 @@ def test_what_cannot_be_asked_is_refused():
     for fields, field in (
         ({"layer": 3}, "layer"),
         ({"key": 80}, "key"),
-        ({"token": "zebra crossing"}, None),
+        ({"token": "zebra crossing"}, "token"),
         ({"here": "the cat sat " * 60}, "text"),
     ):
         with pytest.raises(NoteError) as refused:

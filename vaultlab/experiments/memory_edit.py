@@ -232,6 +232,10 @@ def _question(spec: Spec, bench: Bench, model: Model) -> Question:
         raise NoteError(
             f"A layer of {model.name} has no key {spec.key}.", f"Its keys are 0 to {shape.d_mlp - 1}.", field="key"
         )
+    try:
+        target = model.token_id(spec.token)
+    except NoteError as error:
+        raise NoteError(error.message, error.hint, field="token") from error
     ids = model.tokens("\n\n".join(part for _, part in bench.text("text").parts).strip(), bos=spec.bos).ids[None]
     if ids.shape[1] > LONGEST:
         raise NoteError(
@@ -246,7 +250,7 @@ def _question(spec: Spec, bench: Bench, model: Model) -> Question:
         raise NoteError(
             f"Key {key} of layer {layer} does not answer at the text's last token.", "Take another key.", field="key"
         )
-    return Question(ids, found, layer, key, model.token_id(spec.token))
+    return Question(ids, found, layer, key, target)
 
 
 class Changes(NamedTuple):

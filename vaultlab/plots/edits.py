@@ -35,9 +35,9 @@ def draw_answer(
     first, then = tokens[int(before.argmax())], tokens[int(after.argmax())]
     return Drawing(
         figure,
-        f"After {visible(''.join(text)[-60:])} the model's first guess is {visible(first)} ({before.max():.1%}), and "
-        f"{visible(then)} ({after.max():.1%}) once {name} pushes {visible(tokens[target])}, whose probability goes "
-        f"from {before[target]:.2%} to {after[target]:.2%}.",
+        f"After {visible(''.join(text)[-60:])} the model's first guess is {visible(first)} ({before.max():.1%}); with "
+        f"{name} pushing {visible(tokens[target])} it is {visible(then)} ({after.max():.1%}), and "
+        f"{visible(tokens[target])} goes from {before[target]:.2%} to {after[target]:.2%}.",
     )
 
 
