@@ -261,7 +261,7 @@ def test_figures_say_what_they_show_whatever_the_text_holds():
 
 
 def test_what_cannot_be_answered_is_refused():
-    with pytest.raises(NoteError, match="as 1 token, and of these 1 is"):
+    with pytest.raises(NoteError, match="as 1 token, 0 of them massive, and two"):
         run(tiny_model("gpt2"), "T")
     model = tiny_model("llama")
     object.__setattr__(model, "shape", model.shape.__class__(**{**vars(model.shape), "d_mlp": 0}))

@@ -214,8 +214,8 @@ def _read(bench: Bench, model: Model, ids: Int[Tensor, " pos"]) -> tuple[Reading
     kept = (~torch.stack([sinks(found[site]) for site in places]).any(0)).nonzero()[:, 0]
     if len(kept) < 2:
         raise NoteError(
-            f"{model.name} reads this text as {len(ids)} token{'s' * (len(ids) != 1)}, and of these {len(kept)} "
-            f"{'is' if len(kept) == 1 else 'are'} not massive.",
+            f"{model.name} reads this text as {len(ids)} token{'s' * (len(ids) != 1)}, {len(ids) - len(kept)} of them "
+            "massive, and two others are needed.",
             "Give it a longer text.",
             field="text",
         )
