@@ -15,7 +15,7 @@ section 4. Float64 on the CPU throughout.
 from typing import Literal, NamedTuple
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -36,7 +36,8 @@ Scores = Float[Tensor, "layer word template"]
 def direction(method: Method, x: X, side: Side, generator: torch.Generator) -> Float[Tensor, "layer d_model"]:
     """The direction from the words that are not on `side` to those that are; 0 where nothing tells them apart."""
     weight = torch.where(side, 1 / side.sum().double(), -1 / (~side).sum().double()) / x.shape[2]
-    gap: Tensor = einsum(x, weight, "layer word template d_model, word -> layer d_model")
+    each = weight @ x.flatten(2)  # einsum would copy x
+    gap: Tensor = reduce(each, "layer (template d_model) -> layer d_model", "sum", template=x.shape[2])
     gap = torch.where((gap.norm(dim=-1) > _grain(x))[:, None], gap, 0.0)
     if method == "mean":
         return gap

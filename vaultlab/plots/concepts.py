@@ -74,14 +74,16 @@ def draw_words(words: Sequence[str], side: NDArray[Any], scores: NDArray[Any], t
         ):
             rows = np.flatnonzero(side[order] == kind)
             each = at[order[rows]]
-            ax.plot(each.ravel(), rows.repeat(each.shape[1]), "|", color=colour, markersize=8)
+            if each.shape[1] > 1:
+                bars = "in one template" if kind else None
+                ax.plot(each.ravel(), rows.repeat(each.shape[1]), "|", color=colour, markersize=8, label=bars)
             ax.plot(each.mean(1), rows, mark, color=colour, markersize=6, label=name)
         ax.axvline(0, color=GREY, linestyle="--", linewidth=1.2)
         ax.set_yticks(range(len(order)), [_short(words[one]) for one in order])
-        ax.set(xlabel="along the direction, from the learnt middle (bars: templates)")
+        ax.set(xlabel="along the direction, from the learnt middle")
         ax.set_ylim(-0.8, len(order) - 0.2)
         ax.tick_params(axis="y", length=0)
-        figure.legend(loc="outside upper right", ncols=2)
+        figure.legend(loc="outside upper right", ncols=3)
     wrong = [visible(word) for word, place, kind in zip(words, mean, side, strict=True) if (place > 0) != kind]
     said = f"on the wrong side of the learnt middle: {', '.join(wrong[:8])}" if wrong else "all on their own side"
     return Drawing(figure, f"{len(words)} judged words along the direction of the chosen layer; {said}.")
