@@ -10,12 +10,13 @@ from jaxtyping import Float
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
+from vaultlab.errors import NoteError
 from vaultlab.models.draws import draws
 from vaultlab.models.load import Model, Shape
 from vaultlab.models.shared import Shared, unshared
 from vaultlab.models.trace import Site, Trace, trace
 from vaultlab.plots.style import Drawing
-from vaultlab.result import Check, Metric, Quote, Text, Value
+from vaultlab.result import Check, Metric, Quote, Said, Text, Value
 
 
 class Spec(BaseModel):
@@ -99,6 +100,22 @@ class Directions(NamedTuple):
     layers: tuple[int, ...]
     vectors: Float[Tensor, "layer d_model"]
     chosen: int
+
+    def in_stream(self, model: str) -> "Directions":
+        """These, for a block that asks `model`. NoteError where they are of another one, or not in the stream."""
+        if self.model != model:
+            raise NoteError(
+                f"That direction is one of {self.model}, and this block asks {model}.",
+                f"Ask the same model: `model: {self.model}`.",
+                field="direction",
+            )
+        if not self.site.startswith("resid_"):
+            raise NoteError(
+                f"That direction was found at `{self.site}`, which is not the stream.",
+                "Name a block whose direction is one of `resid_post`.",
+                field="direction",
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -206,8 +223,8 @@ class Experiment:
     are the fields in which the points of a batch may differ. `reads`
     says what goes through `Bench.trace`, so that blocks over one text share the pass. `directions` is what blocks may
     build on that name this one's result in a `ResultName`. `quotes` are the places of its texts that the figures show,
-    for the result note to say where they stand. `nonsense` and the `stress` of the Spec's fields are what
-    `vaultlab stress` tries a block's claims on."""
+    for the result note to say where they stand; `said` is what the model wrote itself. `nonsense` and the `stress` of
+    the Spec's fields are what `vaultlab stress` tries a block's claims on."""
 
     version: int
     Spec: type[Any]
@@ -227,3 +244,4 @@ class Experiment:
     reads: Callable[[Any, Shape], Reads | None] | None = None
     directions: Callable[[Any, Any], Directions] | None = None
     quotes: Callable[[Any, Any], list[Quote]] | None = None
+    said: Callable[[Any, Any], list[Said]] | None = None

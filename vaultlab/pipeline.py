@@ -237,6 +237,7 @@ class Pipeline:
             points=result.points,
             stress=replace(stress, ask=ask_hash(item, lock)) if stress else None,
             quotes=tuple(_quoted(item, one) for one in result.quotes),
+            said=result.said,
         )
         wrote = self._write_page(survey, path, written)
         self._drop_figures(folder, item, shown)

@@ -141,6 +141,14 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What a model wrote under one `title` ("strength 2"): each `lines` a prompt and how it went on."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One point of a sweep: the swept fields' values, and what came out there."""
 
@@ -166,6 +174,7 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
     quotes: tuple[Quote, ...] = ()
+    said: tuple[Said, ...] = ()
 
     @property
     def sound(self) -> bool:

@@ -15,7 +15,7 @@ from vaultlab.notes.answer import Quoted
 from vaultlab.notes.note import Problem
 from vaultlab.notes.page import Page, PageError, Shown, accept, read, touched, write
 from vaultlab.notes.properties import head
-from vaultlab.result import Check, Judgement, Metric, Point, Quote
+from vaultlab.result import Check, Judgement, Metric, Point, Quote, Said
 
 EVIL = "[[Secret]] ![[x]] #tag %% == $x$ | <b> ` --> ^id [^1]\n```\n> y"
 PAGE = Page(
@@ -383,6 +383,19 @@ def test_problems() -> None:
     assert not pages.is_problems(b"# My problems\n")
     assert not pages.is_problems(b"\xff\xfe")
     assert read(text) is None
+
+
+def test_what_a_model_wrote_is_folded_and_makes_no_link_tag_or_fence() -> None:
+    evil = (f"go on: {EVIL}", f"```\n# {EVIL} ![[y]]\n> [!note]")
+    said = (Said("strength −1 [[x]]", (evil, ("", ""))), Said("0", ()))
+    text = write(replace(PAGE, said=said), None)
+    lines = text.partition("## Texts\n\n")[2].partition("\n\n## ")[0].split("\n")
+    assert lines[0] == "> [!quote]- strength −1 \\[\\[x\\]\\]"
+    assert lines[1].startswith("> - go on: ")
+    assert " **\\`\\`\\` \\# " in lines[1]
+    assert not re.search(r"(?<!\\)\[\[|(?<!\\)`", lines[1])
+    assert lines[2:] == ["> - **⟨⟩**", "", "> [!quote]- 0"]
+    assert "## Texts" not in write(PAGE, None)
 
 
 def test_places_make_no_link_tag_or_fence_of_what_they_quote() -> None:

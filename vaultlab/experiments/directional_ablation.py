@@ -59,7 +59,7 @@ from vaultlab.models.draws import draws
 from vaultlab.models.induction import interval
 from vaultlab.models.intervene import Edit, intervene
 from vaultlab.models.load import Model, Shape
-from vaultlab.models.prompts import Prompts, answers, at_last, divergence, prompts, rate
+from vaultlab.models.prompts import Prompts, answers, at_last, contrast, divergence, prompts, rate
 from vaultlab.models.removal import added, random_units, removed, streams, unit, without
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.trace import Site, SiteName, trace
@@ -197,7 +197,7 @@ def compute(spec: Spec, bench: Bench) -> Out:
     model = bench.model(spec.model)
     if spec.weights == "shuffled":
         model = shuffled(model, bench.generator("shuffled"))
-    given = None if spec.direction is None else _given(bench.directions("direction"), spec, model)
+    given = None if spec.direction is None else bench.directions("direction").in_stream(spec.model)
     find, choose, judge = _folds(spec, bench, model, given is not None)
     words, foils = (torch.tensor([model.token_id(word) for word in each], dtype=torch.long)
                     for each in (spec.words, spec.foils))  # fmt: skip
@@ -236,23 +236,6 @@ def compute(spec: Spec, bench: Bench) -> Out:
     )
 
 
-def _given(found: Directions, spec: Spec, model: Model) -> Directions:
-    """Another block's directions. NoteError where they are of another model or not in the stream."""
-    if found.model != spec.model:
-        raise NoteError(
-            f"That direction is one of {found.model}, and this block asks {spec.model}.",
-            f"Ask the same model: `model: {found.model}`.",
-            field="direction",
-        )
-    if found.site not in ("resid_pre", "resid_mid", "resid_post"):
-        raise NoteError(
-            f"That direction was found at `{found.site}`, which is not the stream.",
-            "Name a block whose direction is one of `resid_post`.",
-            field="direction",
-        )
-    return found
-
-
 def _folds(spec: Spec, bench: Bench, model: Model, given: bool) -> tuple[Sides, Sides, Sides]:
     """Prompts to find the directions on, to choose the layer on, and to judge on."""
     folds = []
@@ -281,15 +264,7 @@ def _folds(spec: Spec, bench: Bench, model: Model, given: bool) -> tuple[Sides, 
 def _between(name: str, model: Model, sides: Sides, batch: int) -> Directions:
     """The difference of the two sides' means at the last token, after every layer; `chosen` is none of them yet."""
     sites = [Site("resid_post", layer) for layer in range(model.shape.layers)]
-    means = []
-    for asked in sides:
-        total = torch.zeros(len(sites), model.shape.d_model, dtype=torch.float64)
-        for which in torch.split(torch.arange(len(asked.ids)), batch):
-            some = asked.some(which)
-            found = trace(model, some.ids, sites)
-            total += torch.stack([at_last(found[site], some).double().cpu().sum(0) for site in sites])
-        means.append(total / len(asked.ids))
-    vectors = (means[0] - means[1]).float()
+    vectors = contrast(model, sides.positive, sides.negative, sites, batch)
     return Directions(name, "resid_post", tuple(range(len(sites))), vectors, -1)
 
 

@@ -12,7 +12,7 @@ from vaultlab.models import parts
 from vaultlab.models.intervene import Edit, intervene
 from vaultlab.models.load import Model
 from vaultlab.models.tokens import Template
-from vaultlab.models.trace import Site, right_pad
+from vaultlab.models.trace import Site, right_pad, trace
 
 
 class Prompts(NamedTuple):
@@ -45,6 +45,30 @@ def at_last(values: Float[Tensor, "prompt pos *of"], asked: Prompts) -> Float[Te
     """What stands at each prompt's last token."""
     rows: Tensor = values[torch.arange(len(values)), asked.last.to(values.device)]
     return rows
+
+
+def contrast(
+    model: Model, positive: Prompts, negative: Prompts, sites: Sequence[Site], batch: int = 32
+) -> Float[Tensor, "site d_model"]:
+    """The difference of the two sides' means at the last token, in float32 on the CPU.
+
+    NoteError for a prompt of one token: the first is where attention rests, and its stream says nothing of what it is.
+    """
+    means = []
+    for asked in (positive, negative):
+        short = [text for text, last in zip(asked.texts, asked.last.tolist(), strict=True) if last == 0]
+        if short:
+            raise NoteError(
+                f"`{short[0]}` is one token, the first, whose stream is a place to rest on and no direction's.",
+                "Put words into a sentence: “The food was wonderful”.",
+            )
+        total = torch.zeros(len(sites), model.shape.d_model, dtype=torch.float64)
+        for which in torch.split(torch.arange(len(asked.ids)), batch):
+            some = asked.some(which)
+            found = trace(model, some.ids, sites)
+            total += torch.stack([at_last(found[site], some).double().cpu().sum(0) for site in sites])
+        means.append(total / len(asked.ids))
+    return (means[0] - means[1]).float()
 
 
 def answers(

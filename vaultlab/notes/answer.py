@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vaultlab.result import Check, Judgement, Metric, Point, Quote, Verdict
+from vaultlab.result import Check, Judgement, Metric, Point, Quote, Said, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ class Page:
     error: PageError | None = None
     stress: Stress | None = None
     quotes: tuple[Quoted, ...] = ()
+    said: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from vaultlab.notes import digits, escape
 from vaultlab.notes.answer import Page, Quoted, Stress
 from vaultlab.notes.history import setting
-from vaultlab.result import Judgement, Metric, Point
+from vaultlab.result import Judgement, Metric, Point, Said
 
 _MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?"}
 _CARDS = {"supported": "success", "refuted": "failure", "undecided": "question", None: "note"}
@@ -62,6 +62,7 @@ def context(page: Page, runs: Sequence[str]) -> dict[str, Any]:
         "lines": [one for one in (_findings(page), _broken(page), *_under_stress(page.stress), _ran(page)) if one],
         "figures": figures,
         "quotes": [_quoted(one) for one in page.quotes],
+        "said": [_said(one) for one in page.said],
         "stress": _stress(page.stress) if page.stress else None,
         "metrics": _table_of(page),
         "points": _points(page.points, headline=True) if len(page.points) > LONG else None,
@@ -220,6 +221,12 @@ def _quoted(one: Quoted) -> str:
     words = " ".join(part for part in (before, f"**{token}**", f"→ {after}" if after else "") if part)
     said = f"{escape.plain(quote.said)}: " if quote.said else ""
     return f"{said}{words} · {where}" if where else f"{said}{words}"
+
+
+def _said(one: Said) -> dict[str, Any]:
+    """What a model wrote, its own words in bold behind what they follow. None of it is read as Markdown."""
+    lines = [f"{escape.plain(before)} **{escape.plain(after) or '⟨⟩'}**".strip() for before, after in one.lines]
+    return {"title": escape.plain(one.title), "lines": lines}
 
 
 def _under_stress(stress: Stress | None) -> Iterable[str]:

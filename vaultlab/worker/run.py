@@ -15,7 +15,7 @@ from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.experiment import Bench, Directions, Experiment
 from vaultlab.models.load import Model, content_of
 from vaultlab.plots.style import render
-from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Quote, Refusal, Result
+from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Quote, Refusal, Result, Said
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
 from vaultlab.worker.batches import costs, in_batches, takes
 from vaultlab.worker.course import (
@@ -275,14 +275,17 @@ class Runner:
         figures: dict[str, Figure] = {}
         data: dict[str, Any] = {}
         quotes: tuple[Quote, ...] = ()
+        said: tuple[Said, ...] = ()
         view = f"{journey.look}-numbers"
         if not run.point:
             journey.course.report("drawing", 0, 1)
             figures = {name: render(drawing) for name, drawing in experiment.draw(spec, out).items()}
             data = json.loads(json.dumps(experiment.data(spec, out))) if experiment.data else {}
             quotes = tuple(experiment.quotes(spec, out)) if experiment.quotes else ()
+            said = tuple(experiment.said(spec, out)) if experiment.said else ()
             view = journey.look
-        result = Result("", run.key, False, metrics, checks, figures, data=data, provenance=written, quotes=quotes)
+        more: dict[str, Any] = {"data": data, "provenance": written, "quotes": quotes, "said": said}
+        result = Result("", run.key, False, metrics, checks, figures, **more)
         self._keep(run.key, view, result)
         return result
 
