@@ -20,9 +20,11 @@ choice.
     memories     how many write in effect, (Σ s)² / Σ s², with s_i the norm of what memory i writes
     reach        max_i d·w_i in the direction d of the MLP's write, as a share of it; below 1 it is outside the hull
 
-The null: each key's entries in random order, of the same norm, with the values as they are. Tokens are read as in
-`kv_memory`, sentence by sentence; a sentence's first token, special tokens, a part's last one and sinks are left out.
-Intervals are 95 %, from a bootstrap over sentences.
+The null: each key's entries in random order, of the same norm, with the values as they are. It says whether it matters
+that both ask the same keys, not whether these have learnt anything: f and exp both grow with the score, and so the
+cosine is high with all weights in random order too. Tokens are read as in `kv_memory`, sentence by sentence; a
+sentence's first token, special tokens, a part's last one and sinks are left out. Intervals are 95 %, from a bootstrap
+over sentences.
 
 How to read the figures. `coefficients` is one token, chosen by `token` or of a typical cosine: above the memories that
 write most of all in the softmax memory or in the MLP, with their shares of what is written; below how much the first r
