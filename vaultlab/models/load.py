@@ -63,6 +63,7 @@ class Model:
         return strings(self.tokenizer, ids)
 
 
+@torch.inference_mode(False)  # within an experiment's inference too: what others load, gradients must pass through
 def load(name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
     """A model that this machine has, its weights mapped from disk. `dtype` is the entry's own unless given.
 

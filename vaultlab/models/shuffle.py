@@ -12,6 +12,7 @@ from vaultlab.models.load import Model
 Weights = Literal["trained", "shuffled"]
 
 
+@torch.inference_mode(False)  # gradients must pass through it
 def shuffled(model: Model, generator: torch.Generator) -> Model:
     """The model with the entries of every matrix in random order; gains and biases stay where they are.
 

@@ -80,6 +80,13 @@ def trace(
 
     Raises NoteError for more tokens than the model reads, a layer or a site that it has not.
     """
+    return passed(model, ids, sites, touches)
+
+
+def passed(
+    model: Model, ids: Int[Tensor, "batch pos"], sites: Iterable[Site], touches: Sequence[tuple[Site, Touch]] = ()
+) -> dict[Site, Tensor]:
+    """`trace` in whatever mode torch is in: where gradients are on, they can be taken."""
     wanted = set(sites)
     _check(model, ids, wanted | {site for site, _ in touches})
     found: dict[Site, Tensor] = {}
