@@ -24,13 +24,14 @@ class Turned(NamedTuple):
 
 def draw_polar(sides: Sequence[Turned], score: str, layer: int) -> Drawing:
     """Around: the angle; outwards: the score."""
+    circle = np.linspace(0, 2 * math.pi, 361)  # a straight line between two angles would cut the corner
     with canvas(height=6.6, subplot_kw={"projection": "polar"}) as (figure, axes):
         ax = axes[0, 0]
         for side, colour in zip(sides, PALETTE, strict=False):
             for values in side.random:
-                ax.plot(*_around(values), color=colour, linewidth=0.6, alpha=0.5)
-            ax.plot(*_around(side.score), color=colour, label=f"{side.name} prompts, turned")
-            circle = np.linspace(0, 2 * math.pi, 181)
+                ax.plot(circle, np.interp(circle, *_around(values)), color=colour, linewidth=0.6, alpha=0.5)
+            score = np.interp(circle, *_around(side.score))
+            ax.plot(circle, score, color=colour, label=f"{side.name} prompts, turned")
             ax.plot(circle, np.full(len(circle), float(side.score[0])), color=colour, linestyle="--", linewidth=1)
         ax.plot([], [], color=GREY, linestyle="--", linewidth=1, label="as the model is")
         ax.plot([], [], color=GREY, linewidth=0.6, label="random planes")
