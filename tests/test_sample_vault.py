@@ -67,7 +67,7 @@ def test_the_readme_names_every_experiment_and_every_command() -> None:
 
 @pytest.mark.long
 @pytest.mark.model
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2700)
 def test_the_sample_vault_renders_anew_from_its_notes_alone(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accepted = {page.stem for page in (vault / "vaultlab").glob("*.md") if "lab_accepted" in page.read_text()}
     shutil.rmtree(vault / "vaultlab")

@@ -110,11 +110,11 @@ def test_scores_are_those_of_a_whole_pass_in_which_the_stream_is_turned():
 
 def test_tokens_with_massive_activations_are_left_as_they_are(monkeypatch):
     model = tiny_model("llama")
-    _, plain = run(model)
+    _, plain = run(model, layer=1)
     first = torch.zeros(64, dtype=torch.bool)
     first[0] = True
     monkeypatch.setattr("vaultlab.experiments.rotation.sinks", lambda x, real: first[: x.shape[1]].expand(x.shape[:2]))
-    _, out = run(model)
+    _, out = run(model, layer=1)
     assert out.massive == plain.massive + len(POSITIVE[4:]) + len(NEGATIVE[4:])
     assert not torch.allclose(out.positive[2], plain.positive[2], atol=1e-4)
     torch.testing.assert_close(out.positive[0], plain.positive[0], atol=1e-5, rtol=1e-5)

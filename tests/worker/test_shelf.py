@@ -124,6 +124,7 @@ shelf.Shelf(Store(Path(sys.argv[1])), {})(WHAT, Count, work)
 """
 
 
+@pytest.mark.long
 def test_a_kill_loses_no_more_than_a_piece(tmp_path: Path) -> None:
     assert PIECE_S < 10
     last = 0

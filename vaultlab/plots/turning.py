@@ -30,8 +30,8 @@ def draw_polar(sides: Sequence[Turned], score: str, layer: int) -> Drawing:
         for side, colour in zip(sides, PALETTE, strict=False):
             for values in side.random:
                 ax.plot(circle, np.interp(circle, *_around(values)), color=colour, linewidth=0.6, alpha=0.5)
-            score = np.interp(circle, *_around(side.score))
-            ax.plot(circle, score, color=colour, label=f"{side.name} prompts, turned")
+            own = np.interp(circle, *_around(side.score))
+            ax.plot(circle, own, color=colour, label=f"{side.name} prompts, turned")
             ax.plot(circle, np.full(len(circle), float(side.score[0])), color=colour, linestyle="--", linewidth=1)
         ax.plot([], [], color=GREY, linestyle="--", linewidth=1, label="as the model is")
         ax.plot([], [], color=GREY, linewidth=0.6, label="random planes")
