@@ -275,7 +275,6 @@ SHRINK = Quantity(
     "same of random pairs’ means.",
     unit="×",
     range=(0, math.inf),
-    headline=True,
 )
 EXCESS = Quantity("excess", "`shrink` by that of random pairs; null: 1.", unit="×", range=(0, math.inf), headline=True)
 PAIRS = Quantity("pairs", "Pairs of the first concept whose words are both one token.", range=(0, math.inf))

@@ -498,10 +498,14 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
 
 
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
-    sides = (
-        Turned("positive", out.positive.double().mean(-1), out.random_positive.double().mean(-1)),
-        Turned("negative", out.negative.double().mean(-1), out.random_negative.double().mean(-1)),
-    )
+    sides = []
+    for name, scores, random in (
+        ("positive", out.positive, out.random_positive),
+        ("negative", out.negative, out.random_negative),
+    ):
+        score = scores.double().mean(-1)
+        near = wave(score)
+        sides.append(Turned(name, score, random.double().mean(-1), *(float(each) for each in near)))
     return {
         "polar": draw_polar(sides, f"“{spec.words[0]} …” over “{spec.foils[0]} …”", out.layer),
         "turn": draw_turn(sides),

@@ -10,16 +10,20 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaultlab.models.turning import angles, wave
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas
 
 
 class Turned(NamedTuple):
-    """The mean score of one side's prompts by angle, in the plane and in random ones."""
+    """The mean score of one side's prompts by angle, in the plane and in random ones; and the sinusoid nearest to it:
+    mean + amplitude · cos(θ − peak), which is `share` of its variance."""
 
     name: str
     score: Float[Tensor, " angle"]
     random: Float[Tensor, "draw angle"]
+    mean: float
+    amplitude: float
+    peak: float
+    share: float
 
 
 def draw_polar(sides: Sequence[Turned], score: str, layer: int) -> Drawing:
@@ -44,7 +48,7 @@ def draw_polar(sides: Sequence[Turned], score: str, layer: int) -> Drawing:
         figure.legend(loc="outside lower center", ncols=2)
     said = " ".join(
         f"Of {side.name} prompts it goes from {float(side.score.min()):.2f} to {float(side.score.max()):.2f} logits, "
-        f"highest near {math.degrees(float(wave(side.score).peak)) % 360:.0f}°."
+        f"highest near {math.degrees(side.peak) % 360:.0f}°."
         for side in sides
     )
     return Drawing(
@@ -54,15 +58,14 @@ def draw_polar(sides: Sequence[Turned], score: str, layer: int) -> Drawing:
 
 def draw_turn(sides: Sequence[Turned]) -> Drawing:
     """The same laid flat, with the nearest sinusoids."""
-    fine = torch.linspace(0, 2 * math.pi, 181, dtype=torch.float64)
+    fine = np.linspace(0, 2 * math.pi, 181)
     with canvas(height=4.4) as (figure, axes):
         ax = axes[0, 0]
         for side, colour in zip(sides, PALETTE, strict=False):
             for values in side.random:
                 ax.plot(*_degrees(values), color=colour, linewidth=0.6, alpha=0.5)
-            near = wave(side.score)
-            sinusoid = near.mean + near.amplitude * (fine - near.peak).cos()
-            ax.plot(fine.rad2deg().numpy(), sinusoid.numpy(), color=colour, linewidth=1, linestyle="--")
+            sinusoid = side.mean + side.amplitude * np.cos(fine - side.peak)
+            ax.plot(np.degrees(fine), sinusoid, color=colour, linewidth=1, linestyle="--")
             label = f"{side.name} prompts, turned"
             ax.plot(*_degrees(side.score), color=colour, linestyle="", marker="o", markersize=5, label=label)
         ax.plot([], [], color=GREY, linestyle="--", linewidth=1, label="nearest sinusoid")
@@ -71,7 +74,7 @@ def draw_turn(sides: Sequence[Turned]) -> Drawing:
         ax.set_xticks(range(0, 361, 45))
         ax.set(xlabel="angle of the turn (degrees)", ylabel="score (logits)")
         figure.legend(loc="outside upper center", ncols=2)
-    shares = " and ".join(f"{100 * float(wave(side.score).share):.0f} % of {side.name} prompts’" for side in sides)
+    shares = " and ".join(f"{100 * side.share:.0f} % of {side.name} prompts’" for side in sides)
     return Drawing(
         figure, f"The mean score against the angle; the nearest sinusoid is {shares} variance over the angles."
     )
@@ -98,8 +101,7 @@ def draw_planes(own: float, random: Float[Tensor, " draw"]) -> Drawing:
 
 def _around(values: Float[Tensor, " angle"]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Angles and values with the first one again at the end: a line that closes."""
-    at = torch.cat([angles(len(values)), torch.tensor([2 * math.pi])])
-    return at.numpy(), torch.cat([values, values[:1]]).double().numpy()
+    return np.linspace(0, 2 * math.pi, len(values) + 1), torch.cat([values, values[:1]]).double().numpy()
 
 
 def _degrees(values: Float[Tensor, " angle"]) -> tuple[NDArray[Any], NDArray[Any]]:
