@@ -27,6 +27,7 @@ from vaultlab.result import Failure, Figure, Result, decode, encode
 BOUND_BYTES = 20 * 10**9
 _MANIFEST = "manifest.json"
 _ABANDONED_S = 3600.0
+_TURNS = 5
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -202,13 +203,17 @@ def _settled(value: Any) -> Any:
 def _place(beside: Path, folder: Path, *, lasting: bool) -> None:
     """Rename into place, what was there making way. Where another worker was faster, its entry is as good as ours."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove(folder)
-    try:
-        beside.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        _remove(beside)
+    for turn in range(_TURNS):
+        _remove(folder)
+        try:
+            beside.rename(folder)
+            break
+        except OSError:
+            if folder.is_dir():
+                _remove(beside)
+                break
+            if turn == _TURNS - 1:  # else it was there a moment ago: a third worker has just made way for its own
+                raise
     if not lasting:
         return
     descriptor = os.open(folder.parent, os.O_RDONLY)
