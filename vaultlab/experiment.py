@@ -101,21 +101,34 @@ class Directions(NamedTuple):
     vectors: Float[Tensor, "layer d_model"]
     chosen: int
 
-    def in_stream(self, model: str) -> "Directions":
+    def in_stream(self, model: str, field: str = "direction") -> "Directions":
         """These, for a block that asks `model`. NoteError where they are of another one, or not in the stream."""
         if self.model != model:
             raise NoteError(
                 f"That direction is one of {self.model}, and this block asks {model}.",
                 f"Ask the same model: `model: {self.model}`.",
-                field="direction",
+                field=field,
             )
         if not self.site.startswith("resid_"):
             raise NoteError(
                 f"That direction was found at `{self.site}`, which is not the stream.",
                 "Name a block whose direction is one of `resid_post`.",
-                field="direction",
+                field=field,
             )
         return self
+
+    def behind(self, layer: int | None, field: str = "direction") -> tuple[int, Float[Tensor, " d_model"]]:
+        """A layer, without one that of the chosen direction, and the direction in the stream behind it, which is what
+        enters the next. NoteError where there is none."""
+        shift = 1 if self.site == "resid_pre" else 0
+        at = self.chosen - shift if layer is None else layer
+        if at + shift not in self.layers or self.site == "resid_mid":
+            raise NoteError(
+                f"That direction is none of the stream after layer {at}.",
+                f"It is one of `{self.site}` of layers {self.layers[0]} to {self.layers[-1]}.",
+                field=field if layer is None else "layer",
+            )
+        return at, self.vectors[self.layers.index(at + shift)].float().cpu()
 
 
 @dataclass(frozen=True)

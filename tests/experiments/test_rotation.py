@@ -139,6 +139,17 @@ def test_the_direction_is_found_on_prompts_that_do_not_judge(ran):
     torch.testing.assert_close(same.positive[:, 4:], out.positive, atol=2e-4, rtol=1e-4)
 
 
+def test_what_enters_a_layer_is_what_stands_behind_the_one_below():
+    vectors, model = torch.randn(3, 48, generator=draws("layers")), tiny_model("llama")
+    entering = Directions("tiny", "resid_pre", (0, 1, 2), vectors, 2)
+    behind = Directions("tiny", "resid_post", (1,), vectors[2:], 1)
+    outs = [run(model, {"direction": one}, direction="[[vaultlab/a]]")[1] for one in (entering, behind)]
+    assert [out.layer for out in outs] == [1, 1]
+    assert torch.equal(outs[0].positive, outs[1].positive)
+    with pytest.raises(NoteError, match="has no layer -1"):
+        run(model, {"direction": entering._replace(chosen=0)}, direction="[[vaultlab/a]]")
+
+
 def test_the_batch_changes_no_score():
     spec, model = Spec(model="tiny", angles=8, draws=8, **WORDS), tiny_model("gpt2")
     outs = [compute(spec, bench(model, batch=batch)) for batch in (2, 32)]
@@ -156,11 +167,11 @@ def test_without_a_layer_it_is_the_directions_own():
     [
         ({"layer": 3}, {}, "has no layer 3"),
         ({"direction": "[[a]]"}, {"direction": directions(torch.ones(48), model="other")}, "is one of other"),
-        ({"direction": "[[a]]"}, {"direction": directions(torch.ones(48), site="resid_pre")}, "found at `resid_pre`"),
+        ({"direction": "[[a]]"}, {"direction": directions(torch.ones(48), site="mlp")}, "found at `mlp`"),
         (
             {"direction": "[[a]]", "layer": 2},
             {"direction": directions(torch.ones(48), 2)},
-            "no direction behind layer 2",
+            "none of the stream after layer 2",
         ),
         (
             {"direction": "[[a]]", "towards": "[[b]]"},

@@ -39,7 +39,6 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
-    Directions,
     Example,
     Experiment,
     Layer,
@@ -56,7 +55,7 @@ from vaultlab.models import parts
 from vaultlab.models.draws import draws
 from vaultlab.models.intervene import Since, intervene
 from vaultlab.models.load import Model, Shape
-from vaultlab.models.prompts import Prompts, at_last, prompts
+from vaultlab.models.prompts import Prompts, at_last, contrast, prompts
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.trace import Site, sinks, trace
 from vaultlab.models.turning import angles, as_much, plane, turned, wave
@@ -163,23 +162,23 @@ def compute(spec: Spec, bench: Bench) -> Out:
     model = bench.model(spec.model)
     if spec.weights == "shuffled":
         model = shuffled(model, bench.generator("shuffled"))
-    given = {
-        name: _given(bench.directions(name), name, spec)
-        for name in ("direction", "towards")
-        if getattr(spec, name) is not None
-    }
-    layer = _layer(spec, model, given.get("direction"))
-    found, judged = zip(*(_split(spec, bench, model, field, "direction" in given) for field in _SIDES), strict=True)
-    if "direction" in given:
-        first = _at(given["direction"], layer, "direction")
+    found, judged = zip(*(_split(spec, bench, model, field) for field in _SIDES), strict=True)
+    if spec.direction is not None:
+        layer, first = bench.directions("direction").in_stream(spec.model).behind(spec.layer)
+        _check(layer, model)
     else:
-        first = torch.sub(*(_last(model, side, layer, bench.batch).mean(0) for side in found))
+        layer = 2 * model.shape.layers // 3 if spec.layer is None else spec.layer
+        _check(layer, model)
+        first = contrast(model, found[0], found[1], [Site("resid_post", layer)], bench.batch)[0]
     if not first.norm() > 0:
         raise NoteError(
             f"Behind layer {layer} the two sides have the same mean.", "Take other prompts.", field="positive"
         )
-    drawn = torch.randn(len(first), generator=bench.generator("rotation", spec.seed, "second"), dtype=torch.float64)
-    second = _at(given["towards"], layer, "towards") if "towards" in given else drawn
+    if spec.towards is not None:
+        _, second = bench.directions("towards").in_stream(spec.model, "towards").behind(layer, "towards")
+    else:
+        generator = bench.generator("rotation", spec.seed, "second")
+        second = torch.randn(len(first), generator=generator, dtype=torch.float64)
     try:
         basis = plane(first, second)
     except ValueError:
@@ -229,39 +228,13 @@ def compute(spec: Spec, bench: Bench) -> Out:
 _SIDES = ("positive", "negative")
 
 
-def _given(found: Directions, name: str, spec: Spec) -> Directions:
-    """Another block's directions. NoteError where they are of another model or not in the stream behind a layer."""
-    if found.model != spec.model:
-        raise NoteError(
-            f"That direction is one of {found.model}, and this block asks {spec.model}.",
-            f"Ask the same model: `model: {found.model}`.",
-            field=name,
-        )
-    if found.site != "resid_post":
-        raise NoteError(
-            f"That direction was found at `{found.site}`, and the stream is turned behind a layer.",
-            "Name a block whose direction is one of `resid_post`.",
-            field=name,
-        )
-    return found
+def _check(layer: int, model: Model) -> None:
+    if not 0 <= layer < model.shape.layers:
+        last = model.shape.layers - 1
+        raise NoteError(f"{model.name} has no layer {layer}.", f"Its layers are 0 to {last}.", field="layer")
 
 
-def _layer(spec: Spec, model: Model, given: Directions | None) -> int:
-    layers = model.shape.layers
-    layer = spec.layer if spec.layer is not None else given.chosen if given is not None else 2 * layers // 3
-    if layer >= layers:
-        raise NoteError(f"{model.name} has no layer {layer}.", f"Its layers are 0 to {layers - 1}.", field="layer")
-    return layer
-
-
-def _at(given: Directions, layer: int, name: str) -> Float[Tensor, " d_model"]:
-    if layer not in given.layers:
-        known = f"There is one behind layers {', '.join(map(str, given.layers))}."
-        raise NoteError(f"`{name}` has no direction behind layer {layer}.", known, field="layer")
-    return given.vectors[given.layers.index(layer)].double().cpu()
-
-
-def _split(spec: Spec, bench: Bench, model: Model, field: str, given: bool) -> tuple[Prompts, Prompts]:
+def _split(spec: Spec, bench: Bench, model: Model, field: str) -> tuple[Prompts, Prompts]:
     """Prompts to find the direction on, and those to judge on."""
     texts = bench.items(field)
     if len(texts) < FEWEST:
@@ -272,19 +245,8 @@ def _split(spec: Spec, bench: Bench, model: Model, field: str, given: bool) -> t
         )
     asked = prompts(model, texts, bos=spec.bos)
     order = torch.randperm(len(texts), generator=bench.generator("folds", spec.seed, field))
-    half = 0 if given else len(texts) // 2
+    half = len(texts) // 2 if spec.direction is None else 0
     return asked.some(order[:half]), asked.some(order[half:])
-
-
-def _behind(model: Model, ids: Int[Tensor, "prompt pos"], layer: int) -> Float[Tensor, "prompt pos d_model"]:
-    site = Site("resid_post", layer)
-    return trace(model, ids, [site])[site]
-
-
-def _last(model: Model, asked: Prompts, layer: int, batch: int) -> Float[Tensor, "prompt d_model"]:
-    """The stream behind the layer at the prompts' last tokens."""
-    rows = (asked.some(which) for which in torch.split(torch.arange(len(asked.ids)), batch))
-    return torch.cat([at_last(_behind(model, some.ids, layer), some).double().cpu() for some in rows])
 
 
 def _padding(asked: Prompts) -> Bool[Tensor, "prompt pos"]:
@@ -292,7 +254,8 @@ def _padding(asked: Prompts) -> Bool[Tensor, "prompt pos"]:
 
 
 def _stream(model: Model, asked: Prompts, layer: int, batch: int) -> _Stream:
-    x = torch.cat([_behind(model, ids, layer).cpu() for ids in torch.split(asked.ids, batch)])
+    site = Site("resid_post", layer)
+    x = torch.cat([trace(model, ids, [site])[site].cpu() for ids in torch.split(asked.ids, batch)])
     real = ~_padding(asked)
     return _Stream(asked, x, real & ~sinks(x, real))
 

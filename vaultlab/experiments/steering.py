@@ -219,16 +219,7 @@ def _direction(spec: Spec, bench: Bench, model: Model) -> tuple[int, Float[Tenso
     """After which layer, the direction, and the same with the two sides swapped."""
     last = model.shape.layers - 2
     if spec.direction is not None:
-        found = bench.directions("direction").in_stream(spec.model)
-        shift = 1 if found.site == "resid_pre" else 0
-        layer = found.chosen - shift if spec.layer is None else spec.layer
-        if layer + shift not in found.layers or found.site == "resid_mid":
-            raise NoteError(
-                f"That direction is none of the stream after layer {layer}.",
-                f"It is one of `{found.site}` of layers {found.layers[0]} to {found.layers[-1]}.",
-                field="layer" if spec.layer is not None else "direction",
-            )
-        vector = found.vectors[found.layers.index(layer + shift)].float().cpu()
+        layer, vector = bench.directions("direction").in_stream(spec.model).behind(spec.layer)
         swapped = -vector
     else:
         layer = min(model.shape.layers // 2, last) if spec.layer is None else spec.layer

@@ -7,6 +7,7 @@ of each head, is a row of one batch. After Meng et al. 2022 and Wang et al. 2022
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -122,8 +123,11 @@ class Patching:
             positions = torch.stack([patch.positions & (name in patch.names) for patch in patches])
             heads = torch.stack([patch.heads for patch in patches]) if name in OF_HEADS else None
             given = self.donated[Site(name, layer)]
-            put = given[donors.to(given.device)]
-            yield Edit(Site(name, layer), lambda _, put=put: put, positions, heads)  # type: ignore[misc]
+            yield Edit(Site(name, layer), partial(_instead, given[donors.to(given.device)]), positions, heads)
+
+
+def _instead(put: Tensor, _: Tensor) -> Tensor:
+    return put
 
 
 def patching(
