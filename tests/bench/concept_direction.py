@@ -1,9 +1,9 @@
 """A concept direction over all layers of smollm2-135m from 80 prompts, nulls, checks and intervals included, against
 the forward passes that it cannot avoid.
 
-The plain arm reads the same prompts in the same padded batches up to the last layer's site and does nothing with what
-it finds. Both arms run in turn in one process; processor time is told, which a busy machine changes least. The ratio is
-that of the medians, at most 1.3 is wanted.
+The plain arm reads the same prompts in the same padded batches, and the text that the direction is laid over beside one
+of them, up to the last layer's site, and does nothing with what it finds. Both arms run in turn in one process;
+processor time is told, which a busy machine changes least. The ratio is that of the medians, at most 1.3 is wanted.
 """
 
 import time
@@ -48,6 +48,7 @@ def arms() -> tuple[Callable[[], object], Callable[[], object]]:
     prompts = sorted((model.tokens(TEMPLATES[0].replace("{}", word)).ids for word in words), key=len)
     assert len(prompts) == 80
     batches = [right_pad(prompts[start : start + BATCH])[0] for start in range(0, len(prompts), BATCH)]
+    batches.append(right_pad([model.tokens(spec.text).ids, prompts[0]])[0])
     last = [Site(spec.site, model.shape.layers - 1)]
 
     def plain() -> None:
