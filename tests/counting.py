@@ -22,7 +22,7 @@ from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench, Example, Experiment, ListName, Needs, Quantity, Share, TextName
 from vaultlab.experiment import Head as HeadName
 from vaultlab.experiment import Spec as BaseSpec
-from vaultlab.models.load import Shape
+from vaultlab.models.family import Shape
 from vaultlab.plots.style import Drawing, canvas
 from vaultlab.result import Check, Metric
 

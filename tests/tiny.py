@@ -16,7 +16,8 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from vaultlab.models.load import Model, assemble
+from vaultlab.models.load import assemble
+from vaultlab.models.model import Model
 
 TEXT = (
     "The cat sat on the mat, and the dog saw the cat. Paris is the capital of France; Rome is the capital of Italy. "

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vaultlab.errors import NoteError
 from vaultlab.models.draws import draws
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shared import Shared, unshared
 from vaultlab.models.trace import Site, Trace, trace
 from vaultlab.plots.style import Drawing

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from vaultlab.models.composition import factors, readers, scores
 from vaultlab.models.entry import SMOLLM2
-from vaultlab.models.load import Model, load
+from vaultlab.models.load import load
+from vaultlab.models.model import Model
 
 WANTED_S, WANTED_APART = 20.0, 1e-4
 NAMED = "VAULTLAB_TRANSFORMER_LENS"

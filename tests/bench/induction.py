@@ -25,7 +25,8 @@ from vaultlab.experiments.induction import Observed, observe
 from vaultlab.models.draws import draws
 from vaultlab.models.entry import SMOLLM2, folder_of
 from vaultlab.models.induction import Repeated, repeated
-from vaultlab.models.load import Model, load
+from vaultlab.models.load import load
+from vaultlab.models.model import Model
 
 TEXTS, PERIOD, ROUNDS = 8, 50, 7
 WANTED, ALIKE = 1.3, 1e-4

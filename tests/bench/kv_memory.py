@@ -27,7 +27,8 @@ import torch
 
 from vaultlab.experiment import Bench
 from vaultlab.models.entry import SMOLLM2, folder_of
-from vaultlab.models.load import Model, load
+from vaultlab.models.load import load
+from vaultlab.models.model import Model
 from vaultlab.models.search import Corpus, searched
 from vaultlab.models.sentences import batches, cut
 from vaultlab.result import Ask, Result

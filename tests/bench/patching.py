@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from vaultlab.models import patching
 from vaultlab.models.entry import SMOLLM2, folder_of
-from vaultlab.models.load import Model, load
+from vaultlab.models.load import load
+from vaultlab.models.model import Model
 from vaultlab.models.pairs import Pair, read_pairs
 
 CLEAN = "The Eiffel Tower is a famous landmark in the city of"

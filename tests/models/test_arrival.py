@@ -15,8 +15,10 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from tests.tiny import FAMILIES, TEXT, tiny_model, tiny_tokenizer
 from vaultlab.errors import NoteError, RunError
 from vaultlab.models import entry as entries_of
+from vaultlab.models.device import check_memory
 from vaultlab.models.entry import Entry, folder_of, models_dir, read_entry
-from vaultlab.models.load import Model, check_memory, load, read_shape
+from vaultlab.models.load import load, read_shape
+from vaultlab.models.model import Model
 from vaultlab.models.pull import add, find, models_list, pull, remove
 from vaultlab.models.source import check_disk, from_wheel
 from vaultlab.models.trace import Site, trace

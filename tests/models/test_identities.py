@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.tiny import FAMILIES, TEXT, tiny_model
 from vaultlab.models import parts
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, trace
 from vaultlab.models.verify import rebuild
 from vaultlab.models.weights import AttentionParts, Rotary

@@ -10,7 +10,7 @@ from tests.tiny import FAMILIES, tiny_model
 from vaultlab.errors import NoteError
 from vaultlab.models.draws import draws
 from vaultlab.models.induction import KINDS, Repeated, by_content, halves, interval, repeated, scores, uniform
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.surprise import CHUNK, surprise
 from vaultlab.models.trace import Site, trace
 

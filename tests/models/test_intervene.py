@@ -13,7 +13,8 @@ from vaultlab.models.attn_only import AttnOnlyConfig
 from vaultlab.models.draws import draws
 from vaultlab.models.family import sub
 from vaultlab.models.intervene import Edit, Since, intervene, of_heads
-from vaultlab.models.load import Model, assemble
+from vaultlab.models.load import assemble
+from vaultlab.models.model import Model
 from vaultlab.models.trace import SITES, Site, has, trace
 
 LAYER = 1

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tests.models.test_identities import centre, relative
 from vaultlab.models import parts
 from vaultlab.models.entry import SMOLLM2, read_entry
-from vaultlab.models.load import Model, load
+from vaultlab.models.load import load
+from vaultlab.models.model import Model
 from vaultlab.models.pull import pull
 from vaultlab.models.source import SMOLLM2_GGUF
 from vaultlab.models.trace import Site, right_pad, sinks, trace

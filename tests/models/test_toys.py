@@ -10,7 +10,8 @@ from vaultlab.errors import NoteError
 from vaultlab.models import entry, parts, toys
 from vaultlab.models.attn_only import AttnOnly, AttnOnlyConfig
 from vaultlab.models.draws import draws
-from vaultlab.models.load import Model, assemble, content_of, load, read_shape
+from vaultlab.models.load import assemble, content_of, load, read_shape
+from vaultlab.models.model import Model
 from vaultlab.models.pull import add, find, pull
 from vaultlab.models.toys import TOYS, Course
 from vaultlab.models.trace import Site, trace

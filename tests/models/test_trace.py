@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.tiny import FAMILIES, TEXT, tiny_model
 from vaultlab.errors import NoteError
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import SITES, Site, right_pad, sinks, trace
 
 

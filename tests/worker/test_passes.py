@@ -15,7 +15,8 @@ from tests.tiny import TEXT, tiny_model
 from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench, Experiment, ModelName, Reads, TextName
 from vaultlab.experiment import Spec as BaseSpec
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
+from vaultlab.models.model import Model
 from vaultlab.models.pull import add
 from vaultlab.models.trace import Site, trace
 from vaultlab.result import Answer, Ask, Check, Failure, Metric, Refusal, Result, Text

@@ -12,7 +12,7 @@ from tests.tiny import tiny_model
 from vaultlab import models
 from vaultlab.experiment import Bench, Experiment, ModelName, Needs
 from vaultlab.experiment import Spec as BaseSpec
-from vaultlab.models.load import Shape
+from vaultlab.models.family import Shape
 from vaultlab.models.pull import add, remove
 from vaultlab.result import Ask, Check, Failure, Limits, Metric, Refusal, Result
 from vaultlab.worker.asked import entry

@@ -42,7 +42,7 @@ from torch import Tensor
 from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.directions import cosine_at, largest, median_of_largest, pack, tail, welch
-from vaultlab.models.load import Shape
+from vaultlab.models.family import Shape
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, colour_bar, heat, log_axis
 from vaultlab.result import Check, Metric
 

@@ -75,8 +75,9 @@ from vaultlab.experiment import (
 )
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
+from vaultlab.models.family import Shape
 from vaultlab.models.heads import SLICE, Reading, address, apart, constant, kronecker_residual, read, rebuilt
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.tokens import Tokens
 from vaultlab.models.trace import Site, SiteName

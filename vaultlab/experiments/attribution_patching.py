@@ -35,8 +35,8 @@ from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, No
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import patching
 from vaultlab.models.draws import draws
+from vaultlab.models.family import Shape
 from vaultlab.models.gradients import Gradients, gradients
-from vaultlab.models.load import Shape
 from vaultlab.models.pairs import read_pairs
 from vaultlab.models.patching import Patch, Patching
 from vaultlab.models.shuffle import Weights, shuffled

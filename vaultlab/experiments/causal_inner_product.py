@@ -38,8 +38,9 @@ from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.causal import covariance, left_out, whitening
 from vaultlab.models.draws import draws
+from vaultlab.models.family import Shape
 from vaultlab.models.induction import interval
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.plots.products import Seen, draw_between, draw_pairs
 from vaultlab.plots.style import Drawing, visible

@@ -53,8 +53,9 @@ from vaultlab.experiment import Bench, Example, Experiment, Head, ModelName, Nee
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import composition, parts
 from vaultlab.models.composition import KINDS
+from vaultlab.models.family import Shape
 from vaultlab.models.heads import address
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.plots.heads import Edge, Place, head_graph, head_maps
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas

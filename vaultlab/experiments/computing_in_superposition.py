@@ -56,7 +56,7 @@ from vaultlab.models.absolute import (
 )
 from vaultlab.models.autoencoder import HELD_OUT, Course, Toy
 from vaultlab.models.exam import mean_loss
-from vaultlab.models.load import Shape
+from vaultlab.models.family import Shape
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, heat, log_axis
 from vaultlab.plots.vectors import SISTERS
 from vaultlab.result import Check, Metric

@@ -56,7 +56,8 @@ from vaultlab.experiment import (
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import contrast
 from vaultlab.models.contrast import Method
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
+from vaultlab.models.model import Model
 from vaultlab.models.templates import filled, read_last
 from vaultlab.models.trace import Site, right_pad, sinks
 from vaultlab.plots.concepts import Judged, draw_cosines, draw_layers, draw_scan, draw_words

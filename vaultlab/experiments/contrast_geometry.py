@@ -49,7 +49,7 @@ from vaultlab.experiment import (
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.bootstrap import RESAMPLES
 from vaultlab.models.contrast import cosines
-from vaultlab.models.load import Shape
+from vaultlab.models.family import Shape
 from vaultlab.models.spread import Spread, spread, total_variance, within_variance
 from vaultlab.models.templates import read_last
 from vaultlab.models.trace import Site, SiteName

@@ -56,9 +56,10 @@ from vaultlab.experiment import (
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.decline import CALM, HASTY, THINGS, VERBS
 from vaultlab.models.draws import draws
+from vaultlab.models.family import Shape
 from vaultlab.models.induction import interval
 from vaultlab.models.intervene import Edit, intervene
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.prompts import Prompts, answers, at_last, contrast, divergence, prompts, rate
 from vaultlab.models.removal import added, random_units, removed, streams, unit, without
 from vaultlab.models.shuffle import Weights, shuffled

@@ -46,8 +46,9 @@ from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Ne
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.autoencoder import Course, Toy, train
+from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, alignment, dimensionality, geometry, rank, spectrum
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights
 from vaultlab.plots.ordered import ordered
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas

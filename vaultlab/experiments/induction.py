@@ -53,9 +53,10 @@ from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, No
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.draws import draws
+from vaultlab.models.family import Shape
 from vaultlab.models.induction import KINDS, Repeated, by_content, halves, interval, repeated, scores, uniform
 from vaultlab.models.intervene import Edit, Since, intervene, of_heads
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.surprise import CHUNK, surprise
 from vaultlab.models.trace import Site, trace

@@ -49,8 +49,9 @@ from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import toys
 from vaultlab.models.attn_only import AttnOnly, AttnOnlyConfig
 from vaultlab.models.draws import Draws, draws
+from vaultlab.models.family import Shape
 from vaultlab.models.induction import by_content, interval, scores, uniform
-from vaultlab.models.load import Shape, assemble
+from vaultlab.models.load import assemble
 from vaultlab.models.toys import PERIODS, Course, Repeats
 from vaultlab.models.verify import rebuild
 from vaultlab.plots.induction import draw_heads, named

@@ -56,8 +56,9 @@ from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Ne
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.bootstrap import RESAMPLES, interval
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
 from vaultlab.models.memories import Promoted, Triggers, promoted
+from vaultlab.models.model import Model
 from vaultlab.models.prefixes import gauge_residual, line, misaligned, pushes, read_prefixes, shortest
 from vaultlab.models.search import KEPT, SHUFFLES, Corpus, Search, search_needs, searched, values
 from vaultlab.models.sentences import Sentences

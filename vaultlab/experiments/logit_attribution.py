@@ -61,7 +61,8 @@ from vaultlab.experiment import (
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import direct
 from vaultlab.models.direct import Asked, Pushes, Readers
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.trace import Site, sinks
 from vaultlab.plots import attribution

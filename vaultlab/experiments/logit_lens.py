@@ -41,8 +41,9 @@ from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Reads, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import direct, parts
+from vaultlab.models.family import Shape
 from vaultlab.models.guesses import CHUNK, settled, unembedded
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import shuffled
 from vaultlab.models.trace import Site
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, heat, visible

@@ -35,8 +35,9 @@ from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.bootstrap import interval
 from vaultlab.models.direct import readers
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
 from vaultlab.models.memories import Triggers, among_first, prominent, readout
+from vaultlab.models.model import Model
 from vaultlab.models.prefixes import line, misaligned, pushes
 from vaultlab.models.search import Corpus, Search, asked, search_needs, searched
 from vaultlab.models.shuffle import Weights, shuffled

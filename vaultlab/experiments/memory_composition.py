@@ -59,8 +59,9 @@ from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, No
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.active import DEFINITIONS, Composed, composed
+from vaultlab.models.family import Shape
 from vaultlab.models.guesses import CHUNK, guessed, pushed_first, settled
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.prefixes import apart
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.tops import Sides, Tops, sides, tops, tops_residual

@@ -53,8 +53,9 @@ from vaultlab.models import parts
 from vaultlab.models.bootstrap import interval
 from vaultlab.models.direct import readers, seen_through
 from vaultlab.models.edits import content, last_stream, logits_of, with_values, written
+from vaultlab.models.family import Shape
 from vaultlab.models.intervene import Since
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.prefixes import apart, line
 from vaultlab.models.sentences import TYPICAL, Batch, Sentences, batches, cut
 from vaultlab.models.shuffle import Weights, shuffled

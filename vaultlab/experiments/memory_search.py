@@ -39,8 +39,9 @@ from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, No
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.bootstrap import interval
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
 from vaultlab.models.memories import readout
+from vaultlab.models.model import Model
 from vaultlab.models.prefixes import gauge_residual, line, pushes, read_prefixes
 from vaultlab.models.search import KEPT, Corpus, Search, search_needs, searched
 from vaultlab.models.shuffle import Weights, shuffled

@@ -51,7 +51,8 @@ from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Ne
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.bootstrap import interval
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
+from vaultlab.models.model import Model
 from vaultlab.models.prefixes import apart, line
 from vaultlab.models.search import askable
 from vaultlab.models.sentences import TYPICAL, Batch, Sentences, batches, cut

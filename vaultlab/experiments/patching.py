@@ -62,8 +62,9 @@ from vaultlab.experiment import (
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import patching
 from vaultlab.models.draws import draws
+from vaultlab.models.family import Shape
 from vaultlab.models.intervene import OF_HEADS, of_heads
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.pairs import Pair, read_pairs, unrelated
 from vaultlab.models.patching import Patch, Patching
 from vaultlab.models.shuffle import Weights, shuffled

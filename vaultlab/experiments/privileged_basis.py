@@ -70,8 +70,9 @@ from vaultlab.models.basis import (
     turned_spread,
 )
 from vaultlab.models.exam import FRESH, gradient_residual, losses, mean_loss
+from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, alignment
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.sparse import fresh, present
 from vaultlab.models.trace import Site, sinks

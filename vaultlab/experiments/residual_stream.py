@@ -52,7 +52,8 @@ from vaultlab.errors import NoteError
 from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Reads, TextName
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import stream, virtual
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.trace import sinks
 from vaultlab.plots import writers as figures

@@ -53,8 +53,9 @@ from vaultlab.experiment import (
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.draws import draws
+from vaultlab.models.family import Shape
 from vaultlab.models.intervene import Since, intervene
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.prompts import Prompts, at_last, contrast, prompts
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.trace import Site, sinks, trace

@@ -56,8 +56,9 @@ from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.decline import CALM, HASTY, LOOKS, THINGS, VERBS
 from vaultlab.models.draws import draws
+from vaultlab.models.family import Shape
 from vaultlab.models.induction import interval
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.prompts import Prompts, at_last, contrast, prompts, rate
 from vaultlab.models.removal import random_units
 from vaultlab.models.shuffle import Weights, shuffled

@@ -46,8 +46,8 @@ from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Qua
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import Course, Toy, train
 from vaultlab.models.exam import CHUNK, FRESH, examine, geometry_checks, mean_loss, training_checks
+from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, geometry
-from vaultlab.models.load import Shape
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, heat, log_axis
 from vaultlab.plots.vectors import SISTERS, feature_axis, sisters, solid_lines, vectors
 from vaultlab.result import Check, Metric

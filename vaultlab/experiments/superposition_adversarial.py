@@ -42,7 +42,7 @@ from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Qua
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.attack import Target, rows, small, worst, worst_of
 from vaultlab.models.autoencoder import Course, Toy, train
-from vaultlab.models.load import Shape
+from vaultlab.models.family import Shape
 from vaultlab.models.sparse import present
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, log_axis
 from vaultlab.plots.vectors import feature_axis

@@ -56,8 +56,8 @@ from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import Course, Toy, train
 from vaultlab.models.directions import tail
 from vaultlab.models.exam import CHUNK, examine, geometry_checks, losses, mean_loss, training_checks
+from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED
-from vaultlab.models.load import Shape
 from vaultlab.models.pairing import all_cosines, arrangement_losses, arrangement_weights
 from vaultlab.models.sparse import Pairs, fresh
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, heat, log_axis

@@ -51,8 +51,8 @@ from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Qua
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import HELD_OUT, Course, Toy, train
 from vaultlab.models.exam import examine, geometry_checks, mean_loss, training_checks
+from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, dimensionality, geometry
-from vaultlab.models.load import Shape
 from vaultlab.models.solids import ABSENT, DIGON, OTHER, SOLIDS, census, groups, joined, line, on_lines_by_chance
 from vaultlab.plots.clusters import Cluster, clusters
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas

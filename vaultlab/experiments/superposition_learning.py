@@ -49,8 +49,8 @@ from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Qua
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import Course, Toy, training
 from vaultlab.models.exam import CHUNK, FRESH, examine, geometry_checks, losses, mean_loss, training_checks
+from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, geometry
-from vaultlab.models.load import Shape
 from vaultlab.models.rests import APART, MERGED, Rest, cosines, rest, rest_loss, rests
 from vaultlab.models.sparse import fresh
 from vaultlab.plots.style import GREY, PALETTE, SHADES, Drawing, canvas, colour_bar, heat, log_axis

@@ -44,8 +44,8 @@ from torch import Tensor
 from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.expectation import by_quadrature, descend, expected
+from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, geometry
-from vaultlab.models.load import Shape
 from vaultlab.plots.diagram import Line, Plane, amounts, phases
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, log_axis
 from vaultlab.result import Check, Metric

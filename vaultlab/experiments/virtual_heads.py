@@ -58,8 +58,9 @@ from vaultlab.experiment import (
 )
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import paths
+from vaultlab.models.family import Shape
 from vaultlab.models.heads import address
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.plots.heads import Edge, Place, head_graph
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, colour_bar, heat, token_axis

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vaultlab.models.guesses import pushed_first
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.tops import Sides
 from vaultlab.models.weights import MLPParts
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from vaultlab.models.family import Unnormed
 from vaultlab.models.pattern import attend
 
 MODEL_TYPE = "vaultlab_attn_only"
@@ -32,19 +33,6 @@ class AttnOnlyConfig(PretrainedConfig):
         self.context = context
         self.vocab_size = vocab_size
         super().__init__(**{**more, "tie_word_embeddings": False})
-
-
-class Unnormed(nn.Module):
-    """In a norm's place: gives what it gets. Its weight, all ones, is what a reader would fold."""
-
-    weight: Tensor
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.ones(d_model))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 class _NoMemories(nn.Module):

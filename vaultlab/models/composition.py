@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaultlab.models import parts
 from vaultlab.models.heads import apart
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.weights import AttentionParts, Rotary
 
 KINDS = ("Q", "K", "V")

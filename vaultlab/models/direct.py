@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
+from vaultlab.models.family import Shape
 from vaultlab.models.heads import constant
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site
 from vaultlab.models.weights import AttentionParts, Norm
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaultlab.models import parts
 from vaultlab.models.intervene import Edit, Since, intervene
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site
 from vaultlab.models.weights import MLPParts
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaultlab.models.attn_only import Unnormed
 from vaultlab.models.weights import AttentionParts, MLPParts, Norm, Rotary
 
 FLAGS: Mapping[str, str] = MappingProxyType(
@@ -27,6 +26,19 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 
 ROTARY_KINDS = ("default", "linear", "llama3", "yarn")
 """RoPE whose frequencies do not depend on how long the text is; the others are refused."""
+
+
+class Unnormed(nn.Module):
+    """In a norm's place: gives what it gets. Its weight, all ones, is what a reader would fold."""
+
+    weight: Tensor
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 @dataclass(frozen=True)

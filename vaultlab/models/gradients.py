@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vaultlab.models.intervene import OF_HEADS
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, Touch, passed
 
 

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model
 from vaultlab.models.memories import readout
+from vaultlab.models.model import Model
 
 CHUNK = 64
 """Positions unembedded at a time: of all at once the logits would be the largest thing in memory."""

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.sentences import lead
 
 KINDS = ("previous_token", "duplicate_token", "induction")

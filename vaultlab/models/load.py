@@ -2,11 +2,10 @@
 
 import importlib
 import pkgutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -14,11 +13,10 @@ from transformers.utils import logging
 
 from vaultlab.errors import RunError
 from vaultlab.models import families, pattern, toys
+from vaultlab.models.device import check_memory
 from vaultlab.models.entry import CONVERTER, Entry, check_files, content_sha256, corrupt, folder_of, read_entry
 from vaultlab.models.family import Family, Shape
-from vaultlab.models.tokens import Template, Tokens, one_token, strings, tokenize
-
-__all__ = ["FAMILIES", "Family", "Model", "Shape", "family_of", "load", "open_net", "read_shape", "shape_of"]
+from vaultlab.models.model import Model
 
 logging.disable_progress_bar()
 
@@ -29,38 +27,6 @@ FAMILIES: dict[str, Family] = {
     for model_type in module.FAMILY.model_types
 }
 """transformers' `model_type` → how it is read. A family is a file in `families/`; nothing lists them by hand."""
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A transformers model, ready to run: in evaluation mode, without gradients. `sha256` is its content's."""
-
-    name: str
-    sha256: str
-    dtype: torch.dtype
-    shape: Shape
-    net: nn.Module
-    tokenizer: Any
-    family: Family
-
-    @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        return next(self.net.parameters()).device
-
-    def tokens(
-        self, text: str, *, bos: bool | None = None, template: Template = "none", system: str | None = None
-    ) -> Tokens:
-        """The text as this model reads it; see `tokens.tokenize`. Ids are on the CPU."""
-        return tokenize(self.tokenizer, text, bos=bos, template=template, system=system)
-
-    def token_id(self, word: str) -> int:
-        """The id of a word that is one token, tried with a leading space first. Raises NoteError for what is not."""
-        return one_token(self.tokenizer, word)
-
-    def token_strings(self, ids: list[int]) -> tuple[str, ...]:
-        """Tokens with their white space visible: `·Paris`, `↵`."""
-        return strings(self.tokenizer, ids)
 
 
 @torch.inference_mode(False)  # within an experiment's inference too: what others load, gradients must pass through
@@ -143,22 +109,3 @@ def _entry_shape(entry: Entry, folder: Path) -> Shape:
     except (OSError, ValueError) as error:
         raise corrupt(entry.name, "its config cannot be read") from error
     return replace(shape_of(config), parameters=entry.parameters, bytes=entry.bytes)
-
-
-def check_memory(name: str, needed: int, device: torch.device) -> None:
-    """Raises RunError where a device has no room for `needed` bytes of weights."""
-    free = free_memory(device)
-    if needed > 0.9 * free:
-        raise RunError(
-            f"The model `{name}` needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}.",
-            "Close other programs, take a smaller model, or another device.",
-        )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device now."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return int(psutil.virtual_memory().available)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 
 LOGITS = 2**22
 """Logits held at once where values are read as tokens: 16 MB."""

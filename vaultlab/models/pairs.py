@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaultlab.errors import NoteError
 from vaultlab.models.induction import different
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, trace
 
 LONGEST = 64

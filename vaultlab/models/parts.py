@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vaultlab.models.family import norm_of, sub
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.weights import AttentionParts, Embedding, MLPParts, Norm, Unembedding, in_dtype
 
 

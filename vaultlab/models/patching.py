@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
+from vaultlab.models.family import Shape
 from vaultlab.models.intervene import OF_HEADS, Edit, Since, intervene
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.model import Model
 from vaultlab.models.pairs import Pair
 from vaultlab.models.trace import Site, SiteName, trace
 

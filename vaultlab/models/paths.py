@@ -19,7 +19,7 @@ from torch import Tensor
 from vaultlab.models import parts
 from vaultlab.models.composition import readers, width
 from vaultlab.models.heads import SLICE, apart
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, SiteName
 
 COLUMNS = 8192

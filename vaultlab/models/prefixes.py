@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model
 from vaultlab.models.memories import Triggers, readout
+from vaultlab.models.model import Model
 from vaultlab.models.sentences import Sentences, batch_of
 from vaultlab.models.trace import Site, trace
 from vaultlab.models.verify import in_float32

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.models import parts
 from vaultlab.models.intervene import Edit, intervene
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.tokens import Template
 from vaultlab.models.trace import Site, right_pad, trace
 

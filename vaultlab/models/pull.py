@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vaultlab.errors import NoteError, RunError
 from vaultlab.models import toys
+from vaultlab.models.device import check_memory
 from vaultlab.models.entry import (
     CONVERTER,
     SMOLLM2,
@@ -32,7 +33,7 @@ from vaultlab.models.entry import (
     read_entry,
     stamps,
 )
-from vaultlab.models.load import FAMILIES, assemble, check_memory, open_net
+from vaultlab.models.load import FAMILIES, assemble, open_net
 from vaultlab.models.source import (
     Say,
     Source,

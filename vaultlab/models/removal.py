@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vaultlab.models.family import sub
 from vaultlab.models.intervene import Edit
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, has
 
 

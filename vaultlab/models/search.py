@@ -19,8 +19,9 @@ from torch import Tensor
 from vaultlab import models
 from vaultlab.errors import NoteError
 from vaultlab.models import parts
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
 from vaultlab.models.memories import Promoted, Strongest, Triggers, promoted
+from vaultlab.models.model import Model
 from vaultlab.models.sentences import TYPICAL, Batch, Sentences, batch_of, batches, cut
 from vaultlab.models.shared import Keep, Shared
 from vaultlab.models.trace import Site, SiteName, Touch, sinks, trace

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import right_pad
 
 LONGEST = 128

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 
 Weights = Literal["trained", "shuffled"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vaultlab.models.intervene import Edit, Since, intervene
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, trace
 
 Method = Literal["add", "guide"]

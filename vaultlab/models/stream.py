@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model, Shape
+from vaultlab.models.family import Shape
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site
 
 SLICE = 8

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 
 CHUNK = 64
 """Positions unembedded at a time: of a whole batch the logits would be the largest thing in memory."""

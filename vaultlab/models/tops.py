@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vaultlab import models
 from vaultlab.models import parts
-from vaultlab.models.load import Model
 from vaultlab.models.memories import pushed, readout
+from vaultlab.models.model import Model
 from vaultlab.models.search import Desk
 from vaultlab.models.shared import Keep
 

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vaultlab.errors import NoteError
 from vaultlab.models.family import sub
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 
 SiteName = Literal[
     "resid_pre",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vaultlab.errors import RunError
 from vaultlab.models import parts
 from vaultlab.models.family import sub
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, trace
 
 LIMIT = 1e-3

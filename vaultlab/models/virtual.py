@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaultlab.models import parts
-from vaultlab.models.load import Model
+from vaultlab.models.model import Model
 from vaultlab.models.weights import AttentionParts, MLPParts, Norm
 
 ROWS = 8192

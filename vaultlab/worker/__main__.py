@@ -25,7 +25,6 @@ import torch
 
 from vaultlab import __version__
 from vaultlab.errors import NoteError, VaultlabError
-from vaultlab.models import pull
 from vaultlab.models.entry import Entry, entries
 from vaultlab.process import BEAT_S, PROTOCOL, SILENT_BEATS, lines
 from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, encode
@@ -159,6 +158,8 @@ class Worker:
         return {"vaultlab": __version__, "experiments": described, "broken": broken}
 
     def _models(self, request: Request) -> list[dict[str, Any]]:
+        from vaultlab.models import pull  # noqa: PLC0415 - imports transformers
+
         name = request.get("name", "")
 
         def say(doing: str) -> None:

@@ -19,7 +19,7 @@ from vaultlab import experiments, models
 from vaultlab.catalogue import Entry, canonical, nearest, wanted
 from vaultlab.errors import NoteError, RunError
 from vaultlab.experiment import Experiment, Quantity
-from vaultlab.models.load import Shape, read_shape
+from vaultlab.models.family import Shape
 from vaultlab.result import Ask, Refusal, Text
 
 
@@ -95,6 +95,8 @@ def shapes(run: Run) -> list[Shape]:
 
 @cache  # a sweep asks for each of its points, and transformers takes a while to read a config
 def _shape(name: str, sha256: str) -> Shape:
+    from vaultlab.models.load import read_shape  # noqa: PLC0415 - imports transformers
+
     return read_shape(name)
 
 

@@ -10,8 +10,8 @@ from typing import TypedDict
 import torch
 
 from vaultlab import __version__, places
+from vaultlab.models.device import free_memory
 from vaultlab.models.entry import SMOLLM2, entries
-from vaultlab.models.load import free_memory
 from vaultlab.worker.course import device_name, devices
 from vaultlab.worker.store import Store
 

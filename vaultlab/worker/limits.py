@@ -6,7 +6,7 @@ import torch
 
 from vaultlab.errors import RunError
 from vaultlab.experiment import Needs
-from vaultlab.models.load import free_memory
+from vaultlab.models.device import free_memory
 from vaultlab.result import Ask, Refusal
 from vaultlab.worker.asked import Asked, Refused, Run, shapes
 from vaultlab.worker.batches import costs, takes

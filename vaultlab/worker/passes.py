@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vaultlab.models.load import Model, free_memory
+from vaultlab.models.device import free_memory
+from vaultlab.models.model import Model
 from vaultlab.models.trace import Site, Trace, has, trace
 from vaultlab.worker.asked import Asked, Run, shapes
 

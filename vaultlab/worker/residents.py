@@ -7,11 +7,9 @@ from collections.abc import Callable
 
 import torch
 
+from vaultlab.models.device import free_memory
 from vaultlab.models.entry import read_entry
-from vaultlab.models.load import Model, free_memory, load
-from vaultlab.models.pull import pull
-from vaultlab.models.source import Say
-from vaultlab.models.toys import TOYS
+from vaultlab.models.model import Model
 from vaultlab.worker.passes import Passes
 
 _SHARE = 0.9
@@ -27,8 +25,13 @@ class Residents:
         self._clock = clock
         self._models: OrderedDict[tuple[str, torch.device], tuple[Model, float]] = OrderedDict()
 
-    def get(self, name: str, device: torch.device, say: Say = lambda doing: None) -> Model:
+    def get(self, name: str, device: torch.device, say: Callable[[str], None] = lambda doing: None) -> Model:
         """The model on the device; a toy is trained where it is not here yet, which `say` is told. Raises as `load`."""
+        # transformers takes longer to import than most runs without a model take
+        from vaultlab.models.load import load  # noqa: PLC0415
+        from vaultlab.models.pull import pull  # noqa: PLC0415
+        from vaultlab.models.toys import TOYS  # noqa: PLC0415
+
         if name in TOYS:
             pull(name, say)
         entry, key = read_entry(name), (name, device)
