@@ -134,8 +134,8 @@ def second_blocks() -> dict[str, float]:
             "another memory's page": timed("kv_memory", layer=20, key=7),
             "a memory's page in another layer": timed("kv_memory", layer=3, key=700),
             "who writes a word": timed("memory_search", concept="point"),
-            "a whole layer, its values read as tokens": timed("kv_memory", layer=25),
-            "the same layer, more triggers": timed("kv_memory", layer=25, top=16),
+            "a whole layer, its values put through the unembedding first": timed("kv_memory", layer=25),
+            "the same layer, its values known, more triggers": timed("kv_memory", layer=25, top=16),
         }
 
 

@@ -1,16 +1,20 @@
 """Five blocks over one model and one text, asked one after another, against the dearest of them alone.
 
-The whole way in the worker, from the fields to the figures, in one process with the model loaded; each arm with a store
-of its own, each block as the scribe asks it, with those behind it beside. At most 1.5 is wanted. What five blocks can
-share is the passes over the text: what each measures, checks and draws is its own. So the sum of the five alone is told
-too. First five heads over a sentence, where drawing is most of the work; then a layer's memories and four pages of one
-memory over a longer text.
+At most 1.5 is wanted. What five blocks can share is the worker's start, the loaded model and the passes over the text:
+what each measures, checks and draws is its own. First as an author meets it: a note with one block and one with five,
+both rendered from the command line. Then in the worker alone, from the fields to the figures, with the model loaded;
+each arm with a store of its own, each block as the scribe asks it, with those behind it beside, and the sum of the five
+alone told too: five heads over a sentence, where drawing is most of the work, and a layer's memories with four pages of
+one memory over a longer text.
 """
 
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,6 +25,7 @@ from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
 
 TOKENS = 3000
+ROUNDS = 3
 WANTED = 1.5
 SENTENCE = "When Mary and John went to the store, John gave a drink to Mary."
 MEMORIES: list[dict[str, Any]] = [
@@ -29,6 +34,23 @@ MEMORIES: list[dict[str, Any]] = [
     {"layer": 20, "key": 7},
 ]
 HEADS: list[dict[str, Any]] = [{"head": head} for head in ("L16H0", "L18H8", "L0H3", "L9H1", "L29H2")]
+
+
+def rendered(blocks: Sequence[dict[str, Any]]) -> float:
+    """Seconds in which `vaultlab render` computes a note of such blocks, none of them stored; the median of ROUNDS."""
+    took = []
+    with TemporaryDirectory() as folder:
+        note = "---\ntags: [experiment]\n---\n"
+        for at, one in enumerate(blocks):
+            fields = "".join(f"{name}: {value}\n" for name, value in one.items())
+            note += f"\n```vaultlab\nexperiment: attention\nid: head-{at}\n{fields}text: {SENTENCE}\n```\n"
+        (Path(folder) / "Heads.md").write_text(note, encoding="utf-8")
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "vaultlab", "render", folder, "--force"]
+            subprocess.run(command, check=True, capture_output=True)
+            took.append(time.perf_counter() - start)
+    return median(took)
 
 
 def asks(experiment: str, text: Text, blocks: Sequence[dict[str, Any]]) -> list[Ask]:
@@ -53,6 +75,9 @@ def compare(what: str, runner: Runner, blocks: Sequence[Ask]) -> None:
 
 
 def main() -> None:
+    alone, five = rendered(HEADS[:1]), rendered(HEADS)
+    print(f"shared  a note of one head {alone:.1f} s, of five {five:.1f} s, from the command line")
+    print(f"shared  from the command line: ratio {five / alone:.2f} (at most {WANTED})")
     with TemporaryDirectory() as folder:
         runner = Runner(Store(Path(folder)))
         sentence = Text("sentence", "0", (("", SENTENCE),))

@@ -126,7 +126,7 @@ def _svg(figure: Canvas) -> bytes:
 
 
 def _cells(figure: Canvas) -> int:
-    return sum(int(np.prod(image.get_size())) for image in figure.findobj(AxesImage))
+    return sum(int(np.prod(image.get_size())) for ax in figure.axes for image in ax.images)
 
 
 _SPACES = {" ": "·", "\n": "↵", "\t": "⇥"}
