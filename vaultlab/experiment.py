@@ -70,6 +70,19 @@ holds is `Bench.items`."""
 ResultName = Annotated[str, Field(json_schema_extra={"kind": "result"})]
 """The result of another block, as `"[[vaultlab/its-id]]"`; what it gives is `Bench.directions`."""
 
+Bos = Annotated[
+    bool | None,
+    Field(
+        description="Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself "
+        "(none)."
+    ),
+]
+Template = Annotated[
+    Literal["none", "chat"], Field(description="The text as it is, or as the user's turn in the model's chat template.")
+]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="Where all random draws start.")]
+"""Fields that mean the same in every Spec, and say so themselves: a docstring below one would not be read."""
+
 Layer = Annotated[int, Field(ge=0)]
 
 Head = Annotated[str, Field(pattern=r"^L\d+H\d+$", json_schema_extra={"kind": "head"})]

@@ -39,7 +39,7 @@ from matplotlib.axes import Axes
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.directions import cosine_at, largest, median_of_largest, pack, tail, welch
 from vaultlab.models.family import Shape
@@ -66,8 +66,7 @@ class Spec(BaseSpec):
     seeds: int = Field(4, ge=1, le=32)
     """How many packings to try, from different random vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

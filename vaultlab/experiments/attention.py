@@ -46,7 +46,7 @@ Attention Sinks", section 3, https://arxiv.org/abs/2309.17453. Mingjie Sun, Xinl
 import base64
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Example,
     Experiment,
     Head,
@@ -71,6 +72,7 @@ from vaultlab.experiment import (
     Quantity,
     Reads,
     Share,
+    Template,
     TextName,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -108,17 +110,14 @@ class Spec(BaseSpec):
     tokens: int = Field(128, ge=3, le=512, json_schema_extra={"stress": [10, 128]})
     """At most so many tokens are read, from the text's beginning."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
-    template: Literal["none", "chat"] = "none"
-    """The text as it is, or as the user's turn in the model's chat template."""
+    template: Template = "none"
 
     threshold: Share = Field(PARKED, gt=0, lt=1, json_schema_extra={"stress": [0.3, 0.7]})
     """A head parks where more than this share of its attention, or of what it moves, is on sinks."""
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     @model_validator(mode="after")
     def _one_layer(self) -> "Spec":

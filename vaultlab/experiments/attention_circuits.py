@@ -97,7 +97,6 @@ class Spec(BaseSpec):
     """Which random heads the null is made of, and which words are drawn."""
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
 
 class Out(NamedTuple):

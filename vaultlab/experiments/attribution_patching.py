@@ -31,7 +31,18 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, TextName, Word
+from vaultlab.experiment import (
+    Bench,
+    Bos,
+    Example,
+    Experiment,
+    ModelName,
+    Needs,
+    Nonsense,
+    Quantity,
+    TextName,
+    Word,
+)
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import patching
 from vaultlab.models.draws import draws
@@ -80,11 +91,9 @@ class Spec(BaseSpec):
     site: Literal["resid_pre", "resid_mid", "resid_post", "attn", "mlp"] = "resid_pre"
     """What is patched at each position; of heads it is z."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Where the shuffles start."""

@@ -33,7 +33,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ListName, ModelName, Needs, Nonsense, Quantity
+from vaultlab.experiment import Bench, Example, Experiment, ListName, ModelName, Needs, Nonsense, Quantity, Seed
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.causal import covariance, left_out, whitening
@@ -80,10 +80,8 @@ class Spec(BaseSpec):
     """Concepts of random pairs, for the null."""
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

@@ -93,7 +93,6 @@ class Spec(BaseSpec):
     """A pair counts as composed where its score is over so many times the null."""
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "Spec":

@@ -42,7 +42,7 @@ from matplotlib.colors import Normalize
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share, alike
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed, Share, alike
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.absolute import (
     Net,
@@ -99,8 +99,7 @@ class Spec(BaseSpec):
     seeds: int = Field(8, ge=1, le=64)
     """How many nets to train, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

@@ -36,6 +36,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Directions,
     Example,
     Experiment,
@@ -87,8 +88,7 @@ class Spec(BaseSpec):
     )
     """The stream before each layer, between its attention and its MLP, or behind it."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
     labels: Literal["true", "shuffled"] = "true"
     """Which text is of which set: as the lists say, or as a control drawn at random (shuffled)."""

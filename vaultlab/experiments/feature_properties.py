@@ -42,14 +42,25 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, Layer, ModelName, Needs, Nonsense, Quantity, Share, alike
+from vaultlab.experiment import (
+    Bench,
+    Example,
+    Experiment,
+    Layer,
+    ModelName,
+    Needs,
+    Nonsense,
+    Quantity,
+    Seed,
+    Share,
+    alike,
+)
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.autoencoder import Course, Toy, train
 from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, alignment, dimensionality, geometry, rank, spectrum
 from vaultlab.models.model import Model
-from vaultlab.models.shuffle import Weights
 from vaultlab.plots.ordered import ordered
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas
 from vaultlab.result import Check, Metric
@@ -110,14 +121,13 @@ class Spec(BaseSpec):
     tolerance: float = Field(0.01, gt=0, le=0.5, json_schema_extra={"stress": [0.003, 0.03]})
     """A singular value under this share of the largest counts as 0, for every rank."""
 
-    weights: Weights = "trained"
+    weights: Literal["trained", "shuffled"] = "trained"
     """The weights as they are, or as a control the same numbers in random order (shuffled)."""
 
     seeds: int = Field(8, ge=1, le=64)
     """How many toy models to train, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _rows_alike(self) -> "Spec":

@@ -49,7 +49,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Share
+from vaultlab.experiment import Bench, Bos, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Seed, Share
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.draws import draws
@@ -91,14 +91,11 @@ class Spec(BaseSpec):
     threshold: Share = Field(0.5, gt=0, lt=1, json_schema_extra={"stress": [0.3, 0.7]})
     """From which induction score on a head counts as an induction head."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

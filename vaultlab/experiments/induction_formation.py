@@ -44,7 +44,7 @@ from matplotlib.axes import Axes
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Quantity
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Quantity, Seed
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import toys
 from vaultlab.models.attn_only import AttnOnly, AttnOnlyConfig
@@ -96,8 +96,7 @@ class Spec(BaseSpec):
     seeds: int = Field(1, ge=1, le=16)
     """How many models to train, each from first weights and on texts of its own."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

@@ -36,7 +36,7 @@ small", section 3.1, https://arxiv.org/abs/2211.00593
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -46,6 +46,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Example,
     Experiment,
     Head,
@@ -55,6 +56,7 @@ from vaultlab.experiment import (
     Position,
     Quantity,
     Reads,
+    Template,
     TextName,
     Word,
 )
@@ -103,14 +105,11 @@ class Spec(BaseSpec):
     tokens: int = Field(128, ge=1, le=512, json_schema_extra={"stress": [16, 128]})
     """At most so many tokens are read, from the text's beginning."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
-    template: Literal["none", "chat"] = "none"
-    """The text as it is, or as the user's turn in the model's chat template."""
+    template: Template = "none"
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Where the random tokens are drawn from."""

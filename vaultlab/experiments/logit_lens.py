@@ -38,7 +38,19 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Reads, TextName
+from vaultlab.experiment import (
+    Bench,
+    Bos,
+    Example,
+    Experiment,
+    ModelName,
+    Needs,
+    Nonsense,
+    Quantity,
+    Reads,
+    Template,
+    TextName,
+)
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import direct, parts
 from vaultlab.models.family import Shape
@@ -68,11 +80,9 @@ class Spec(BaseSpec):
     tokens: int = Field(128, ge=2, le=512, json_schema_extra={"stress": [8, 128]})
     """At most so many tokens are read, from the text's beginning."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
-    template: Literal["none", "chat"] = "none"
-    """The text as it is, or as the user's turn in the model's chat template."""
+    template: Template = "none"
 
     weights: Literal["trained", "shuffled"] = "trained"
     """The model's own weights, or as a control the same numbers in random order (shuffled)."""

@@ -73,7 +73,6 @@ class Spec(BaseSpec):
     """Begin every sentence with the token that begins texts: true, false, or as the model's tokenizer does (none)."""
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Where the random draws of intervals and checks start."""

@@ -47,7 +47,7 @@ https://aclanthology.org/2021.emnlp-main.446
 
 import math
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -55,7 +55,19 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, Reads, TextName
+from vaultlab.experiment import (
+    Bench,
+    Bos,
+    Example,
+    Experiment,
+    ModelName,
+    Needs,
+    Nonsense,
+    Quantity,
+    Reads,
+    Template,
+    TextName,
+)
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.active import DEFINITIONS, Composed, composed
@@ -97,14 +109,11 @@ class Spec(BaseSpec):
     tokens: int = Field(128, ge=2, le=512, json_schema_extra={"stress": [20, 128]})
     """At most so many tokens are read, from the text's beginning."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
-    template: Literal["none", "chat"] = "none"
-    """The text as it is, or as the user's turn in the model's chat template."""
+    template: Template = "none"
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Where the draws of random writes and checks start."""

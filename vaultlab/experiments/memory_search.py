@@ -35,7 +35,17 @@ from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.experiment import Bench, Example, Experiment, ModelName, Needs, Nonsense, Quantity, TextName, Words
+from vaultlab.experiment import (
+    Bench,
+    Example,
+    Experiment,
+    ModelName,
+    Needs,
+    Nonsense,
+    Quantity,
+    TextName,
+    Words,
+)
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models import parts
 from vaultlab.models.bootstrap import interval
@@ -81,7 +91,6 @@ class Spec(BaseSpec):
     """Begin every sentence with the token that begins texts: true, false, or as the model's tokenizer does (none)."""
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Where the random draws of nulls, intervals and checks start."""

@@ -49,6 +49,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Example,
     Experiment,
     Head,
@@ -123,11 +124,9 @@ class Spec(BaseSpec):
     draws: int = Field(2, ge=1, le=16, json_schema_extra={"stress": [1, 4]})
     """How many unrelated prompts are patched in for each pair."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Where the unrelated prompts and the intervals are drawn from."""

@@ -46,6 +46,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Example,
     Experiment,
     Layer,
@@ -54,6 +55,7 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     Reads,
+    Seed,
     Share,
     TextName,
     alike,
@@ -73,7 +75,7 @@ from vaultlab.models.exam import FRESH, gradient_residual, losses, mean_loss
 from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, alignment
 from vaultlab.models.model import Model
-from vaultlab.models.shuffle import Weights, shuffled
+from vaultlab.models.shuffle import shuffled
 from vaultlab.models.sparse import fresh, present
 from vaultlab.models.trace import Site, sinks
 from vaultlab.plots.ordered import ordered
@@ -122,8 +124,7 @@ class Spec(BaseSpec):
     tokens: int = Field(512, ge=16, le=2048, json_schema_extra={"stress": [128, 512]})
     """At most so many tokens are read, from the text's beginning."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
     features: int = Field(16, ge=2, le=256)
     """How many features the toy model's data has."""
@@ -143,14 +144,13 @@ class Spec(BaseSpec):
     threshold: float = Field(REPRESENTED, gt=0, le=1, json_schema_extra={"stress": [0.3, 0.7]})
     """The norm ‖W_i‖ from which a feature of the toy model counts as represented."""
 
-    weights: Weights = "trained"
+    weights: Literal["trained", "shuffled"] = "trained"
     """The language model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     seeds: int = Field(8, ge=1, le=64)
     """How many toy models to train, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

@@ -39,6 +39,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Example,
     Experiment,
     Layer,
@@ -48,6 +49,7 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     ResultName,
+    Seed,
     Word,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -114,14 +116,11 @@ class Spec(BaseSpec):
     draws: int = Field(12, ge=8, le=100)
     """Planes drawn at random, for the null."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

@@ -41,6 +41,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Example,
     Experiment,
     Layer,
@@ -50,6 +51,7 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     ResultName,
+    Seed,
     Word,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -122,14 +124,11 @@ class Spec(BaseSpec):
     generate: int = Field(0, ge=0, le=60)
     """How many tokens the model goes on with after some of the prompts, at every strength."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
     @field_validator("strengths")
     @classmethod

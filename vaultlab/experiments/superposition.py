@@ -42,7 +42,7 @@ from matplotlib.colors import Normalize
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share, alike
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed, Share, alike
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import Course, Toy, train
 from vaultlab.models.exam import CHUNK, FRESH, examine, geometry_checks, mean_loss, training_checks
@@ -84,8 +84,7 @@ class Spec(BaseSpec):
     seeds: int = Field(8, ge=1, le=64)
     """How many models to train, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 BATCHED = ("sparsity", "threshold")

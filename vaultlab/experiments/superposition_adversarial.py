@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed, Share
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.attack import Target, rows, small, worst, worst_of
 from vaultlab.models.autoencoder import Course, Toy, train
@@ -89,8 +89,7 @@ class Spec(BaseSpec):
     seeds: int = Field(4, ge=1, le=32)
     """How many models to train at every sparsity, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

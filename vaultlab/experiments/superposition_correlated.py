@@ -51,7 +51,7 @@ from matplotlib.patches import Rectangle
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share, alike
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed, Share, alike
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import Course, Toy, train
 from vaultlab.models.directions import tail
@@ -105,8 +105,7 @@ class Spec(BaseSpec):
     seeds: int = Field(24, ge=1, le=128)
     """How many models to train, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _pairs_are_whole(self) -> "Spec":

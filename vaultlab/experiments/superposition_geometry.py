@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share, alike
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed, Share, alike
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import HELD_OUT, Course, Toy, train
 from vaultlab.models.exam import examine, geometry_checks, mean_loss, training_checks
@@ -100,8 +100,7 @@ class Spec(BaseSpec):
     seeds: int = Field(2, ge=1, le=32)
     """How many models to train at every sparsity, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _ends_in_order(self) -> "Spec":

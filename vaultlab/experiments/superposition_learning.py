@@ -45,7 +45,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Share, alike
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed, Share, alike
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.autoencoder import Course, Toy, training
 from vaultlab.models.exam import CHUNK, FRESH, examine, geometry_checks, losses, mean_loss, training_checks
@@ -85,8 +85,7 @@ class Spec(BaseSpec):
     seeds: int = Field(8, ge=1, le=32)
     """How many models to train, from different first weights on the same vectors."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

@@ -41,7 +41,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity
+from vaultlab.experiment import Bench, Example, Experiment, Needs, Nonsense, Quantity, Seed
 from vaultlab.experiment import Spec as BaseSpec
 from vaultlab.models.expectation import by_quadrature, descend, expected
 from vaultlab.models.family import Shape
@@ -79,8 +79,7 @@ class Spec(BaseSpec):
     seeds: int = Field(8, ge=1, le=64, json_schema_extra={"stress": [6, 16]})
     """From how many first weights each cell is trained; the lowest loss counts."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Where all random draws start."""
+    seed: Seed = 0
 
 
 class Out(NamedTuple):

@@ -35,7 +35,7 @@ Attention Heads", https://transformer-circuits.pub/2021/framework/index.html
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ from torch import Tensor
 from vaultlab.errors import NoteError
 from vaultlab.experiment import (
     Bench,
+    Bos,
     Example,
     Experiment,
     Head,
@@ -54,6 +55,7 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     Reads,
+    Template,
     TextName,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -95,14 +97,11 @@ class Spec(BaseSpec):
     tokens: int = Field(128, ge=3, le=256, json_schema_extra={"stress": [10, 128]})
     """At most so many tokens are read, from the text's beginning."""
 
-    bos: bool | None = None
-    """Begin with the token that begins texts: true, false, or as the model's tokenizer does by itself (none)."""
+    bos: Bos = None
 
-    template: Literal["none", "chat"] = "none"
-    """The text as it is, or as the user's turn in the model's chat template."""
+    template: Template = "none"
 
     weights: Weights = "trained"
-    """The model's own weights, or as a control the same numbers in random order (shuffled)."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "Spec":

@@ -3,13 +3,18 @@
 import copy
 import hashlib
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 
 from vaultlab.models.model import Model
 
-Weights = Literal["trained", "shuffled"]
+Weights = Annotated[
+    Literal["trained", "shuffled"],
+    Field(description="The model's own weights, or as a control the same numbers in random order (shuffled)."),
+]
+"""A field of every Spec that offers this control."""
 
 
 @torch.inference_mode(False)  # gradients must pass through it
