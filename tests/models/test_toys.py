@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from vaultlab.errors import NoteError
-from vaultlab.models import entry, parts, toys
+from vaultlab.models import entry, parts, recipes, toys
 from vaultlab.models.attn_only import AttnOnly, AttnOnlyConfig
 from vaultlab.models.draws import draws
-from vaultlab.models.load import assemble, content_of, load, read_shape
+from vaultlab.models.load import assemble, load, read_shape
 from vaultlab.models.model import Model
 from vaultlab.models.pull import add, find, pull
 from vaultlab.models.toys import TOYS, Course
@@ -106,7 +106,7 @@ def machine(tmp_path, monkeypatch):
 
 def test_a_toy_is_trained_when_it_is_first_asked_for(machine) -> None:
     name, said = "toy/attn-only-2l", []
-    content, shape = content_of(name), read_shape(name)  # known before it is there
+    content, shape = entry.content_of(name), read_shape(name)  # known before it is there
     residents = Residents()
     with torch.inference_mode():  # as experiments run
         model = residents.get(name, CPU, said.append)
@@ -123,9 +123,9 @@ def test_a_toy_is_trained_when_it_is_first_asked_for(machine) -> None:
 def test_a_toy_of_another_recipe_is_trained_anew(machine, monkeypatch) -> None:
     name = "toy/attn-only-1l"
     old = pull(name)
-    monkeypatch.setattr(toys, "RECIPE", toys.RECIPE + 1)
-    assert content_of(name) != old.sha256()
-    assert pull(name).sha256() == content_of(name) == load(name).sha256
+    monkeypatch.setattr(recipes, "RECIPE", recipes.RECIPE + 1)
+    assert entry.content_of(name) != old.sha256()
+    assert pull(name).sha256() == entry.content_of(name) == load(name).sha256
 
 
 def test_a_toy_is_found_and_its_name_is_its_own(machine) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -140,3 +141,10 @@ def test_a_model_comes_in(lab: Lab, tmp_path: Path) -> None:
     assert (added["name"], added["family"], added["dtype"]) == ("mine", "gpt2", "float32")
     assert len(added["sha256"]) == 64
     assert "verifying mine" in [step.phase for step in seen]
+
+
+def test_it_is_there_before_transformers_is_imported() -> None:
+    """Which takes longer than the rest of its start; a run without a model, or one that is stored, never needs it."""
+    modules = "vaultlab.worker.__main__, vaultlab.experiments.superposition, vaultlab.experiments.attention"
+    found = [sys.executable, "-c", f"import sys, {modules}; sys.exit('transformers' in sys.modules)"]
+    assert subprocess.run(found).returncode == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vaultlab.errors import NoteError, RunError
+from vaultlab.models import recipes
 from vaultlab.places import cache_dir
 
 CONVERTER = 1
@@ -54,6 +55,13 @@ class Entry(BaseModel):
 def content_sha256(source_sha256: str, converter: int, dtype: str) -> str:
     """What a model is, as `Entry.sha256` says it."""
     return hashlib.sha256(f"{source_sha256}\n{converter}\n{dtype}".encode()).hexdigest()
+
+
+def content_of(name: str) -> str:
+    """The hash of a model's content; a toy's is known before it is trained. RunError as `read_entry`."""
+    if name in recipes.NAMES:
+        return content_sha256(recipes.sha256(name), CONVERTER, "float32")
+    return read_entry(name).sha256()
 
 
 def models_dir() -> Path:

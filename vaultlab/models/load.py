@@ -14,7 +14,7 @@ from transformers.utils import logging
 from vaultlab.errors import RunError
 from vaultlab.models import families, pattern, toys
 from vaultlab.models.device import check_memory
-from vaultlab.models.entry import CONVERTER, Entry, check_files, content_sha256, corrupt, folder_of, read_entry
+from vaultlab.models.entry import Entry, check_files, corrupt, folder_of, read_entry
 from vaultlab.models.family import Family, Shape
 from vaultlab.models.model import Model
 
@@ -45,11 +45,6 @@ def load(name: str, device: torch.device | str = "cpu", dtype: torch.dtype | Non
     net = open_net(folder, kind).to(place)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return assemble(name, entry.sha256(str(kind).removeprefix("torch.")), net, tokenizer, shape)
-
-
-def content_of(name: str) -> str:
-    """The hash of a model's content, without its weights. A toy's is known before it is trained. RunError as `load`."""
-    return content_sha256(toys.sha256(name), CONVERTER, "float32") if name in toys.TOYS else read_entry(name).sha256()
 
 
 def read_shape(name: str) -> Shape:

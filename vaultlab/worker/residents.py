@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from vaultlab.models import recipes
 from vaultlab.models.device import free_memory
 from vaultlab.models.entry import read_entry
 from vaultlab.models.model import Model
@@ -30,9 +31,8 @@ class Residents:
         # transformers takes longer to import than most runs without a model take
         from vaultlab.models.load import load  # noqa: PLC0415
         from vaultlab.models.pull import pull  # noqa: PLC0415
-        from vaultlab.models.toys import TOYS  # noqa: PLC0415
 
-        if name in TOYS:
+        if name in recipes.NAMES:
             pull(name, say)
         entry, key = read_entry(name), (name, device)
         kept = self._models.pop(key, None)

@@ -13,6 +13,7 @@ import torch
 from vaultlab import places
 from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.experiment import Bench, Directions, Experiment
+from vaultlab.models.entry import content_of
 from vaultlab.models.model import Model
 from vaultlab.plots.style import render
 from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Quote, Refusal, Result, Said
@@ -68,7 +69,7 @@ class Runner:
     def plan(self, ask: Ask) -> Plan:
         """What a run would be. Computes nothing, loads no model."""
         try:
-            it = asked(ask, self.registry, _content_of)
+            it = asked(ask, self.registry, content_of)
             stored = tuple(self.store.has(run.key) for run in it.runs)
             missing = {run.key: run for run, there in zip(it.runs, stored, strict=True) if not there}.values()
             check_points(ask, len(missing))
@@ -108,7 +109,7 @@ class Runner:
             return self._failure(ask, error)
 
     def _answer(self, ask: Ask, send: Callable[[Progress], None], cancelled: Callable[[], bool]) -> Result:
-        it = asked(ask, self.registry, _content_of)
+        it = asked(ask, self.registry, content_of)
         journey = _Journey(it, Course(ask, choose(ask.device), send, cancelled), look(it.experiment))
         results: dict[str, Result] = {}
         missing: list[Run] = []
@@ -158,7 +159,7 @@ class Runner:
         """The runs that wait for the same text and are not stored. What is wrong with one, it says at its own turn."""
         for other in ask.beside:
             with suppress(Refused, VaultlabError):
-                it = asked(other, self.registry, _content_of)
+                it = asked(other, self.registry, content_of)
                 yield from self._readers(it, (run for run in it.runs if other.force or not self.store.has(run.key)))
 
     def _keep_data(self, journey: _Journey) -> None:
@@ -314,12 +315,6 @@ class Runner:
         if self._current is not None:
             self._keep(*self._current, failure)
         return failure
-
-
-def _content_of(name: str) -> str:
-    from vaultlab.models.load import content_of  # noqa: PLC0415 - imports transformers
-
-    return content_of(name)
 
 
 def _timed(course: Course, outs: Iterable[Any]) -> Iterator[tuple[Any, float]]:
