@@ -1,4 +1,4 @@
-"""How much memory a device has left."""
+"""How much memory a device has left, and sizes in words."""
 
 import psutil
 import torch
@@ -11,7 +11,7 @@ def check_memory(name: str, needed: int, device: torch.device) -> None:
     free = free_memory(device)
     if needed > 0.9 * free:
         raise RunError(
-            f"The model `{name}` needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}.",
+            f"The model `{name}` needs {in_bytes(needed)}, and {in_bytes(free)} are free on {device}.",
             "Close other programs, take a smaller model, or another device.",
         )
 
@@ -23,3 +23,10 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return int(psutil.virtual_memory().available)
+
+
+def in_bytes(count: int) -> str:
+    """7.1 GB, 540 MB, 0.11 MB."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.2g} MB"

@@ -107,7 +107,7 @@ def models_list() -> list[Entry]:
 
 def find(text: str = "") -> list[Found]:
     """What could be used whose name contains `text`, without going online: here, in the hub's cache, ready to pull."""
-    here = [Found(entry.name, "here", f"{entry.family}, {entry.parameters / 1e6:.0f} M") for entry in entries()]
+    here = [Found(entry.name, "here", f"{entry.family}, {entry.parameters / 1e6:.3g} M") for entry in entries()]
     ready = [Found(name, "ready", "a toy, trained when it is first used") for name in recipes.NAMES]
     others = [Found(SMOLLM2, "ready", f"llama, 135 M: `vaultlab models pull {SMOLLM2}`"), *ready, *_cached()]
     names = {found.name for found in here}
