@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, colour_bar, heat, token_axis, visible
@@ -42,20 +43,34 @@ def maps(estimate: Numbers, true: Numbers, labels: Sequence[str], title: str) ->
     )
 
 
+def _named(ax: Axes, name: str, estimate: float, true: float, line: int) -> None:
+    """The name of a dot, tied to it from the corner on its side of the diagonal, where no dots are."""
+    above = true > estimate
+    corner = (0.03, 0.97 - 0.08 * line) if above else (0.97, 0.03 + 0.08 * line)
+    ax.annotate(
+        name,
+        (estimate, true),
+        corner,
+        textcoords="axes fraction",
+        ha="left" if above else "right",
+        va="top" if above else "bottom",
+        arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkB": 3},
+    )
+
+
 def scatter(kinds: Mapping[str, tuple[Numbers, Numbers, str]], title: str) -> Drawing:
     """Kind → estimates, what was patched, and the name of the place where they are furthest apart."""
-    told = []
+    told: list[str] = []
     with canvas(height=5.2) as (figure, axes):
         ax = axes[0, 0]
         for (kind, (estimate, true, worst)), colour in zip(kinds.items(), PALETTE, strict=False):
             ax.scatter(estimate, true, s=22, color=colour, alpha=0.7, linewidths=0, label=kind)
             at = int(np.abs(estimate - true).argmax())
-            ax.annotate(worst, (estimate[at], true[at]), xytext=(6, -4), textcoords="offset points", va="top")
+            _named(ax, worst, float(estimate[at]), float(true[at]), len(told))
             told.append(f"{kind}: {worst} estimated {_signed(float(estimate[at]))}, patched {_signed(float(true[at]))}")
         every = np.concatenate([np.concatenate(pair[:2]) for pair in kinds.values()])
         low, high = float(every.min()), float(every.max())
         ax.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--", label="equal")
-        ax.margins(x=0.16)
         ax.set(xlabel="estimated from the gradient", ylabel="moved by patching")
         figure.legend(loc="outside upper center", ncols=3)
         ax.set_title(title)
