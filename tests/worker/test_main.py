@@ -148,3 +148,36 @@ def test_it_is_there_before_transformers_is_imported() -> None:
     modules = "vaultlab.worker.__main__, vaultlab.experiments.superposition, vaultlab.experiments.attention"
     found = [sys.executable, "-c", f"import sys, {modules}; sys.exit('transformers' in sys.modules)"]
     assert subprocess.run(found).returncode == 0
+
+
+_LATE = """
+import threading, torch
+from vaultlab.errors import RunError
+from vaultlab.worker.asked import Folder
+from vaultlab.worker.residents import Residents
+
+found = []
+
+def get():
+    try:
+        Residents().get("nobody-has-this", torch.device("cpu"))
+    except Exception as error:
+        found.append(type(error))
+
+def look():
+    try:
+        found.append(type(Folder()["steering"]).__name__)
+    except Exception as error:
+        found.append(type(error))
+
+threads = [threading.Thread(target=act) for act in (get, look)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert sorted(found, key=str) == sorted([RunError, "Experiment"], key=str), found
+"""
+
+
+def test_two_threads_that_import_transformers_do_not_meet_in_the_middle() -> None:
+    subprocess.run([sys.executable, "-c", _LATE], check=True)

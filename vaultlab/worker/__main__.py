@@ -28,7 +28,7 @@ from vaultlab.errors import NoteError, VaultlabError
 from vaultlab.models.entry import Entry, entries
 from vaultlab.process import BEAT_S, PROTOCOL, SILENT_BEATS, lines
 from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, encode
-from vaultlab.worker.asked import entry
+from vaultlab.worker.asked import IMPORTING, entry
 from vaultlab.worker.course import devices
 from vaultlab.worker.doctor import findings
 from vaultlab.worker.run import Runner
@@ -158,7 +158,8 @@ class Worker:
         return {"vaultlab": __version__, "experiments": described, "broken": broken}
 
     def _models(self, request: Request) -> list[dict[str, Any]]:
-        from vaultlab.models import pull  # noqa: PLC0415 - imports transformers
+        with IMPORTING:
+            from vaultlab.models import pull  # noqa: PLC0415
 
         name = request.get("name", "")
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -22,6 +23,10 @@ from vaultlab.experiment import Experiment, Quantity
 from vaultlab.models.family import Shape
 from vaultlab.result import Ask, Refusal, Text
 
+IMPORTING = threading.RLock()
+"""Held where something is imported late. transformers is, for that takes longer than most runs without a model; and two
+threads that import it at once each meet a half of it."""
+
 
 class Folder(Mapping[str, Experiment]):
     """The folder of experiments as the registry: a module's name → its EXPERIMENT, imported when it is asked for."""
@@ -33,7 +38,8 @@ class Folder(Mapping[str, Experiment]):
     def __getitem__(self, name: str) -> Experiment:
         if name not in self._names:
             raise KeyError(name)
-        experiment: Experiment = importlib.import_module(f"{self._package.__name__}.{name}").EXPERIMENT
+        with IMPORTING:
+            experiment: Experiment = importlib.import_module(f"{self._package.__name__}.{name}").EXPERIMENT
         return experiment
 
     def __contains__(self, name: object) -> bool:
@@ -95,7 +101,8 @@ def shapes(run: Run) -> list[Shape]:
 
 @cache  # a sweep asks for each of its points, and transformers takes a while to read a config
 def _shape(name: str, sha256: str) -> Shape:
-    from vaultlab.models.load import read_shape  # noqa: PLC0415 - imports transformers
+    with IMPORTING:
+        from vaultlab.models.load import read_shape  # noqa: PLC0415
 
     return read_shape(name)
 

@@ -11,6 +11,7 @@ from vaultlab.models import recipes
 from vaultlab.models.device import free_memory
 from vaultlab.models.entry import read_entry
 from vaultlab.models.model import Model
+from vaultlab.worker.asked import IMPORTING
 from vaultlab.worker.passes import Passes
 
 _SHARE = 0.9
@@ -28,9 +29,9 @@ class Residents:
 
     def get(self, name: str, device: torch.device, say: Callable[[str], None] = lambda doing: None) -> Model:
         """The model on the device; a toy is trained where it is not here yet, which `say` is told. Raises as `load`."""
-        # transformers takes longer to import than most runs without a model take
-        from vaultlab.models.load import load  # noqa: PLC0415
-        from vaultlab.models.pull import pull  # noqa: PLC0415
+        with IMPORTING:
+            from vaultlab.models.load import load  # noqa: PLC0415
+            from vaultlab.models.pull import pull  # noqa: PLC0415
 
         if name in recipes.NAMES:
             pull(name, say)
