@@ -33,14 +33,16 @@ class Folder(Mapping[str, Experiment]):
 
     def __init__(self, package: ModuleType = experiments) -> None:
         self._package = package
+        self._imported: dict[str, Experiment] = {}
         self._names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
 
     def __getitem__(self, name: str) -> Experiment:
         if name not in self._names:
             raise KeyError(name)
-        with IMPORTING:
-            experiment: Experiment = importlib.import_module(f"{self._package.__name__}.{name}").EXPERIMENT
-        return experiment
+        if name not in self._imported:  # what is here does not wait for what another thread imports
+            with IMPORTING:
+                self._imported[name] = importlib.import_module(f"{self._package.__name__}.{name}").EXPERIMENT
+        return self._imported[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
