@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ruamel.yaml import YAML
@@ -248,6 +250,19 @@ def test_doctor_names_folders_and_models(home: Path) -> None:
     found = {one["what"]: one for one in Typed("doctor", "--json").json}
     assert found["vaultlab"]["ok"]
     assert all(one["ok"] or one["mend"] for one in found.values())
+
+
+def test_of_models_is_told_what_was_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = {"name": "toy/decline", "family": "llama", "parameters": 283200, "dtype": "float32", "source": "trained"}
+    answers = {"list": [toy], "find": [{"name": "toy/decline", "where": "ready", "about": "a toy"}], "remove": []}
+    lab = SimpleNamespace(far="", models=lambda action, follow, **arguments: answers[action])
+    monkeypatch.setattr("vaultlab.commands.models.lab_on", lambda device: nullcontext(lab))
+    assert "0.283 M" in Typed("models", "list").out
+    assert Typed("models", "find", "toy").out.split() == ["name", "where", "about", "toy/decline", "ready", "a", "toy"]
+    assert Typed("models", "remove", "toy/decline").out.strip() == "`toy/decline` is removed."
+    answers.update(list=[], find=[])
+    assert "Fetch one: vaultlab models pull" in Typed("models", "list").out
+    assert Typed("models", "find", "nobody").out.startswith("No model has `nobody` in its name.")
 
 
 def test_a_manual_page_says_what_a_stress_varies(home: Path) -> None:

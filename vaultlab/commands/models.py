@@ -53,8 +53,15 @@ def _models(action: str, device: str | None, as_json: bool = False, **arguments:
         found = lab.models(action, lambda step: bar.step(arguments.get("name", action), step), **arguments)
     if as_json:
         terminal.dump(found)
+    elif action == "remove":
+        terminal.say(f"`{arguments['name']}` is removed.")
+    elif action == "find" and found:
+        terminal.table(found, ("name", "where", "about"))
+    elif action == "find":
+        terminal.say(f"No model has `{arguments['word']}` in its name. One of the hub is fetched by its own: ORG/NAME.")
     elif found:
-        terminal.table(found, ("name", "family", "parameters", "dtype", "source"))
+        shown = [{**model, "parameters": f"{model['parameters'] / 1e6:.3g} M"} for model in found]
+        terminal.table(shown, ("name", "family", "parameters", "dtype", "source"))
     else:
         where, option = (f"on `{lab.far}`", f" --device {lab.far}") if lab.far else ("here", "")
         terminal.say(f"No model {where} yet. Fetch one: vaultlab models pull smollm2-135m{option}")
