@@ -13,6 +13,9 @@ Numbers = NDArray[np.floating]
 NAMED = 24
 """Token names along an axis at most."""
 
+NOTICED = 0.02
+"""A dot nearer to the diagonal than this share of it lies on it for every eye, and is not named."""
+
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
@@ -60,16 +63,17 @@ def _named(ax: Axes, name: str, estimate: float, true: float, line: int) -> None
 
 def scatter(kinds: Mapping[str, tuple[Numbers, Numbers, str]], title: str) -> Drawing:
     """Kind → estimates, what was patched, and the name of the place where they are furthest apart."""
+    every = np.concatenate([np.concatenate(pair[:2]) for pair in kinds.values()])
+    low, high = float(every.min()), float(every.max())
     told: list[str] = []
     with canvas(height=5.2) as (figure, axes):
         ax = axes[0, 0]
         for (kind, (estimate, true, worst)), colour in zip(kinds.items(), PALETTE, strict=False):
             ax.scatter(estimate, true, s=22, color=colour, alpha=0.7, linewidths=0, label=kind)
             at = int(np.abs(estimate - true).argmax())
-            _named(ax, worst, float(estimate[at]), float(true[at]), len(told))
+            if abs(estimate[at] - true[at]) > NOTICED * (high - low):
+                _named(ax, worst, float(estimate[at]), float(true[at]), len(told))
             told.append(f"{kind}: {worst} estimated {_signed(float(estimate[at]))}, patched {_signed(float(true[at]))}")
-        every = np.concatenate([np.concatenate(pair[:2]) for pair in kinds.values()])
-        low, high = float(every.min()), float(every.max())
         ax.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--", label="equal")
         ax.set(xlabel="estimated from the gradient", ylabel="moved by patching")
         figure.legend(loc="outside upper center", ncols=3)
