@@ -125,6 +125,7 @@ def test_killed_anywhere_a_note_is_mended(old, new, part):
         assert at > 5 or old == new
 
 
+@pytest.mark.long
 @settings(max_examples=5, deadline=None)
 @given(old=contents, extra=st.binary(min_size=2, max_size=20), part=st.floats(0.1, 0.9))
 def test_killed_while_it_mends(old, extra, part):
