@@ -77,9 +77,6 @@ Bos = Annotated[
         "(none)."
     ),
 ]
-Template = Annotated[
-    Literal["none", "chat"], Field(description="The text as it is, or as the user's turn in the model's chat template.")
-]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="Where all random draws start.")]
 """Fields that mean the same in every Spec, and say so themselves: a docstring below one would not be read."""
 

@@ -72,7 +72,6 @@ from vaultlab.experiment import (
     Quantity,
     Reads,
     Share,
-    Template,
     TextName,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -81,7 +80,7 @@ from vaultlab.models.family import Shape
 from vaultlab.models.heads import SLICE, Reading, address, apart, constant, kronecker_residual, read, rebuilt
 from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
-from vaultlab.models.tokens import Tokens
+from vaultlab.models.tokens import Template, Tokens
 from vaultlab.models.trace import Site, SiteName
 from vaultlab.plots.arcs import arcs
 from vaultlab.plots.style import GREY, SHADES, Drawing, canvas, colour_bar, heat, tiles, token_axis, visible

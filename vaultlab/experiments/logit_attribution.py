@@ -56,7 +56,6 @@ from vaultlab.experiment import (
     Position,
     Quantity,
     Reads,
-    Template,
     TextName,
     Word,
 )
@@ -66,6 +65,7 @@ from vaultlab.models.direct import Asked, Pushes, Readers
 from vaultlab.models.family import Shape
 from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
+from vaultlab.models.tokens import Template
 from vaultlab.models.trace import Site, sinks
 from vaultlab.plots import attribution
 from vaultlab.plots.style import Drawing, visible

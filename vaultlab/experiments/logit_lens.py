@@ -48,7 +48,6 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     Reads,
-    Template,
     TextName,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -57,6 +56,7 @@ from vaultlab.models.family import Shape
 from vaultlab.models.guesses import CHUNK, settled, unembedded
 from vaultlab.models.model import Model
 from vaultlab.models.shuffle import shuffled
+from vaultlab.models.tokens import Template
 from vaultlab.models.trace import Site
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, heat, visible
 from vaultlab.result import Check, Metric

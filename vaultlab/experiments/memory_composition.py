@@ -65,7 +65,6 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     Reads,
-    Template,
     TextName,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -76,6 +75,7 @@ from vaultlab.models.guesses import CHUNK, guessed, pushed_first, settled
 from vaultlab.models.model import Model
 from vaultlab.models.prefixes import apart
 from vaultlab.models.shuffle import Weights, shuffled
+from vaultlab.models.tokens import Template
 from vaultlab.models.tops import Sides, Tops, sides, tops, tops_residual
 from vaultlab.models.trace import Site, SiteName, sinks
 from vaultlab.plots.deciders import CASES, TextLine, draw_deciders, draw_gains, draw_within, draw_words

@@ -59,7 +59,6 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     Reads,
-    Template,
     TextName,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -67,6 +66,7 @@ from vaultlab.models import stream, virtual
 from vaultlab.models.family import Shape
 from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
+from vaultlab.models.tokens import Template
 from vaultlab.models.trace import sinks
 from vaultlab.plots import writers as figures
 from vaultlab.plots.style import Drawing

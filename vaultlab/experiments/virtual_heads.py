@@ -55,7 +55,6 @@ from vaultlab.experiment import (
     Nonsense,
     Quantity,
     Reads,
-    Template,
     TextName,
 )
 from vaultlab.experiment import Spec as BaseSpec
@@ -64,6 +63,7 @@ from vaultlab.models.family import Shape
 from vaultlab.models.heads import address
 from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
+from vaultlab.models.tokens import Template
 from vaultlab.plots.heads import Edge, Place, head_graph
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, colour_bar, heat, token_axis
 from vaultlab.result import Check, Metric

@@ -11,7 +11,7 @@ def check_memory(name: str, needed: int, device: torch.device) -> None:
     free = free_memory(device)
     if needed > 0.9 * free:
         raise RunError(
-            f"The model `{name}` needs {in_bytes(needed)}, and {in_bytes(free)} are free on {device}.",
+            f"The model `{name}` needs {size_of(needed)}, and {size_of(free)} are free on {device}.",
             "Close other programs, take a smaller model, or another device.",
         )
 
@@ -25,7 +25,7 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def in_bytes(count: int) -> str:
+def size_of(count: int) -> str:
     """7.1 GB, 540 MB, 0.11 MB."""
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from vaultlab.errors import RunError
 from vaultlab.models import recipes, toys
-from vaultlab.models.device import in_bytes
+from vaultlab.models.device import size_of
 from vaultlab.models.entry import SMOLLM2, file_sha256, models_dir
 from vaultlab.models.load import FAMILIES, shape_of
 
@@ -181,7 +181,7 @@ def check_disk(name: str, needed: int) -> None:
     free = shutil.disk_usage(models_dir()).free
     if needed * 1.05 > free:
         raise RunError(
-            f"`{name}` needs {in_bytes(needed)} of disk, and {in_bytes(free)} are free in {models_dir()}.",
+            f"`{name}` needs {size_of(needed)} of disk, and {size_of(free)} are free in {models_dir()}.",
             "Make room: `vaultlab models list` shows what is there, `vaultlab models remove NAME` takes one away.",
         )
 

@@ -1,15 +1,19 @@
 """Text to tokens and back, with the white space made visible."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Int
+from pydantic import Field
 from torch import Tensor
 
 from vaultlab.errors import NoteError
 
-Template = Literal["none", "chat"]
+Template = Annotated[
+    Literal["none", "chat"], Field(description="The text as it is, or as the user's turn in the model's chat template.")
+]
+"""A field of every Spec that offers the choice; a docstring below it would not be read."""
 
 _VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})
 

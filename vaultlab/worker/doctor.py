@@ -10,7 +10,7 @@ from typing import TypedDict
 import torch
 
 from vaultlab import __version__, places
-from vaultlab.models.device import free_memory, in_bytes
+from vaultlab.models.device import free_memory, size_of
 from vaultlab.models.entry import SMOLLM2, entries
 from vaultlab.worker.course import device_name, devices
 from vaultlab.worker.store import Store
@@ -43,7 +43,7 @@ def _versions() -> list[Finding]:
 
 def _devices() -> list[Finding]:
     found = [
-        _fine(f"device {name}", f"{device_name(device)}, {in_bytes(free_memory(device))} free")
+        _fine(f"device {name}", f"{device_name(device)}, {size_of(free_memory(device))} free")
         for name in devices()
         for device in [torch.device(name)]
     ]
@@ -60,7 +60,7 @@ def _devices() -> list[Finding]:
 
 
 def _models() -> Finding:
-    here = [f"{entry.name} ({in_bytes(entry.bytes)}, {entry.dtype})" for entry in entries()]
+    here = [f"{entry.name} ({size_of(entry.bytes)}, {entry.dtype})" for entry in entries()]
     if here:
         return _fine("models", ", ".join(here))
     return {
@@ -73,7 +73,7 @@ def _models() -> Finding:
 
 def _disk(store: Store) -> list[Finding]:
     found: list[Finding] = [
-        _fine("store", f"{in_bytes(store.used_bytes())} of {in_bytes(store.bound_bytes)} used, in {store.root}")
+        _fine("store", f"{size_of(store.used_bytes())} of {size_of(store.bound_bytes)} used, in {store.root}")
     ]
     for what, folder in (("cache", places.cache_dir()), ("state", places.state_dir()), ("config", places.config_dir())):
         stands = next(path for path in (folder, *folder.parents) if path.exists())
@@ -82,7 +82,7 @@ def _disk(store: Store) -> list[Finding]:
             found.append({"what": f"{what} folder", "ok": False, "detail": f"{stands} is not writable.", "mend": mend})
         elif what == "cache" and (free := shutil.disk_usage(stands).free) < _ROOM_BYTES:
             mend = "Make room there, or point XDG_CACHE_HOME to another disk."
-            found.append({"what": "disk", "ok": False, "detail": f"{in_bytes(free)} free at {stands}.", "mend": mend})
+            found.append({"what": "disk", "ok": False, "detail": f"{size_of(free)} free at {stands}.", "mend": mend})
         else:
             found.append(_fine(f"{what} folder", str(folder)))
     return found

@@ -6,7 +6,7 @@ import torch
 
 from vaultlab.errors import RunError
 from vaultlab.experiment import Needs
-from vaultlab.models.device import free_memory, in_bytes
+from vaultlab.models.device import free_memory, size_of
 from vaultlab.result import Ask, Refusal
 from vaultlab.worker.asked import Asked, Refused, Run, shapes
 from vaultlab.worker.batches import costs, takes
@@ -32,7 +32,7 @@ def check_limits(it: Asked, course: Course, missing: Sequence[Run], residents: R
     most, seconds = max(need.bytes for need in found), takes(costs(it, missing, found))
     smaller = "Take smaller numbers in the block, or a smaller model."
     if limits.memory_bytes and most > limits.memory_bytes:
-        took = f"It would take about {in_bytes(most)} of memory; a run may take {in_bytes(limits.memory_bytes)} here."
+        took = f"It would take about {size_of(most)} of memory; a run may take {size_of(limits.memory_bytes)} here."
         raise Refused(Refusal(id, took, f"{smaller} The owner of the machine sets the limit."))
     if seconds > 2 * limits.time_s:  # an estimate may be off by a factor of two
         took = f"It would take about {in_words(seconds)}; a run may take {in_words(limits.time_s)} here."
@@ -42,7 +42,7 @@ def check_limits(it: Asked, course: Course, missing: Sequence[Run], residents: R
         residents.evict()
         free = _free(course.device, missing, residents)
     if most > free:
-        there = f"It would take about {in_bytes(most)} of memory; {in_bytes(free)} are free on {course.device}."
+        there = f"It would take about {size_of(most)} of memory; {size_of(free)} are free on {course.device}."
         raise RunError(there, f"{smaller} Closing other programs may help too.")
 
 
@@ -69,8 +69,8 @@ def check_points(ask: Ask, missing: int) -> None:
 def no_memory(course: Course, found: Sequence[Needs]) -> RunError:
     """The memory ran out, with half the batch too; `found` is what was estimated for what is not done yet."""
     other = "" if course.device.type == "cpu" else ", or another device: `--device cpu`"
-    needed = f", for an estimated {in_bytes(max(need.bytes for need in found))}" if found else ""
-    peak, free = in_bytes(peak_memory(course.device)), in_bytes(free_memory(course.device))
+    needed = f", for an estimated {size_of(max(need.bytes for need in found))}" if found else ""
+    peak, free = size_of(peak_memory(course.device)), size_of(free_memory(course.device))
     return RunError(
         f"The memory of {course.device} was not enough, not with half the batch either: "
         f"at most {peak} were taken{needed}, and {free} are free.",
