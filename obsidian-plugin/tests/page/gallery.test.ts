@@ -54,25 +54,30 @@ test("every kind of figure is drawn, in the app's colours, and keeps what was ch
 test("a keyboard stops once at a figure's many tokens, and goes on from there with the arrow keys", async () => {
   browser = await Browser.open("tests/page/figures.ts");
   const { page } = browser;
+  // A figure's frame is a process of its own: the page hears a moment later where the focus went.
+  const focused = () => page.evaluate(() => document.activeElement?.closest("[data-name]")?.getAttribute("data-name"));
   const maps = page.frameLocator("[data-name=maps] iframe");
   await maps.getByRole("combobox", { name: "head" }).focus();
+  await expect.poll(focused).toBe("maps");
   await page.keyboard.press("Tab");
-  const status = maps.getByRole("status");
-  expect(await status.textContent()).toMatch(/^“you” gets most from/);
+  const status = () => maps.getByRole("status").textContent();
+  await expect.poll(status).toMatch(/^“you” gets most from/);
   await page.keyboard.press("Home");
   await page.keyboard.press("ArrowRight");
-  expect(await status.textContent()).toMatch(/^“When” gets most from/);
+  await expect.poll(status).toMatch(/^“When” gets most from/);
   await page.keyboard.press("Tab");
-  expect(await page.evaluate(() => document.activeElement?.closest("[data-name]")?.getAttribute("data-name"))).toBe("plane");
+  await expect.poll(focused).toBe("plane");
 
   const space = page.frameLocator("[data-name=space] iframe");
   const tip = () => space.locator("svg.plane line").first().getAttribute("x2");
   await space.getByRole("group", { name: /three dimensions/ }).focus();
+  await expect.poll(focused).toBe("space");
   const before = await tip();
   await page.keyboard.press("ArrowLeft");
-  expect(await tip()).not.toBe(before);
+  await expect.poll(tip).not.toBe(before);
   await page.keyboard.press("Tab");
-  expect(await space.getByRole("status").textContent()).toMatch(/^Feature 1: length/);
+  const length = () => space.getByRole("status").textContent();
+  await expect.poll(length).toMatch(/^Feature 1: length/);
   await page.keyboard.press("ArrowRight");
-  expect(await space.getByRole("status").textContent()).toMatch(/^Feature 2: length/);
+  await expect.poll(length).toMatch(/^Feature 2: length/);
 });
