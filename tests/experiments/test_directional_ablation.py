@@ -102,6 +102,20 @@ def test_no_prompt_judges_what_it_chose(ran):
     assert out.tried_ablated.shape == (len(candidates(3)), 3)
 
 
+@pytest.mark.parametrize("foils", [WORDS["foils"], ()])
+def test_answers_that_are_shown_are_of_words_and_foils_or_without_foils_of_all_tokens(foils):
+    model = tiny_model("llama")
+    spec, out = run(model, foils=foils, layer=1)
+    tokens = [model.token_id(word) for word in (*spec.words, *foils)] if foils else range(model.shape.d_vocab)
+    for prompt, before, _ in (*out.shown_positive, *out.shown_negative):
+        with torch.no_grad():
+            logits = model.net(model.tokens(prompt).ids[None]).logits[0, -1].tolist()
+        assert before == model.token_strings([max(tokens, key=logits.__getitem__)])[0]
+    assert any(before != after for _, before, after in (*out.shown_positive, *out.shown_negative))
+    said = draw(spec, out)["answers"].alt
+    assert said.startswith("The likeliest of words and foils, before" if foils else "First answers, before")
+
+
 def test_another_blocks_direction_is_taken_as_it_is_and_judged_on_all():
     model = tiny_model("llama")
     vectors = torch.zeros(2, 48)

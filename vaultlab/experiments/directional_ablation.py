@@ -22,7 +22,8 @@ language, a mood, a toy that declines what is asked in a hurry.
 
 How to read the figures. In `effect` a dot is a random direction and the diamond the one that was found: the behaviour
 goes when it is removed, comes when it is added, and neither happens with random ones. In `layers` is what the layer was
-chosen by. In `answers` each row is a judged prompt, with the model's first answer before and after.
+chosen by. In `answers` each row is a judged prompt, with the model's first answer before and after; with foils, which
+of words and foils is the likeliest.
 
 Source: Andy Arditi, Oscar Obeso, Aaquib Syed, Daniel Paleka, Nina Panickssery, Wes Gurnee, Neel Nanda (2024), "Refusal
 in Language Models Is Mediated by a Single Direction", sections 2.3, 2.4 and 4.1, https://arxiv.org/abs/2406.11717
@@ -132,7 +133,8 @@ class Spec(BaseSpec):
 class Out(NamedTuple):
     """What `compute` leaves behind. Rates are by judged prompt: of the positive ones as the model is (`rate`) and with
     the direction removed, of the negative ones as it is (`neutral`) and with it added; `random_…` by draw too;
-    `tried_…` by layer and choosing prompt. `shown_…` are judged prompts with their first answers, as it is and after.
+    `tried_…` by layer and choosing prompt. `shown_…` are judged prompts with their answers, as it is and after: the
+    likeliest of all tokens, or of words and foils where there are foils.
     """
 
     layer: int
@@ -186,9 +188,10 @@ class _Subject:
         return rate(answer, self.words, self.foils)
 
     def shown(self, asked: Prompts, before: Tensor, after: Tensor) -> tuple[tuple[str, str, str], ...]:
-        """Some prompts with their first answers."""
-        firsts = (self.model.token_strings(answer[:SHOWN].argmax(-1).tolist()) for answer in (before, after))
-        return tuple(zip(asked.texts, *firsts, strict=False))
+        """Some prompts with what they are answered first; with foils, of what the rate is a share of."""
+        tokens = torch.cat([self.words, self.foils]) if len(self.foils) else torch.arange(before.shape[1])
+        firsts = (tokens[answer[:SHOWN, tokens].argmax(-1)].tolist() for answer in (before, after))
+        return tuple(zip(asked.texts, *map(self.model.token_strings, firsts), strict=False))
 
 
 @torch.inference_mode()
@@ -524,11 +527,12 @@ def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     if len(out.tried_ablated):
         tried = torch.stack([out.tried_ablated, out.tried_added, out.tried_harm]).double().mean(-1)
         drawings["layers"] = draw_layers(tried, list(candidates(1 + max(out.layers))), out.layer)
-    return {**drawings, "answers": draw_answers(out.shown_positive, out.shown_negative)}
+    what = "the likeliest of words and foils" if spec.foils else "first answers"
+    return {**drawings, "answers": draw_answers(out.shown_positive, out.shown_negative, what)}
 
 
 EXPERIMENT = Experiment(
-    version=1,
+    version=2,
     Spec=Spec,
     Out=Out,
     compute=compute,
@@ -553,7 +557,7 @@ EXPERIMENT = Experiment(
     figures={
         "effect": "The behaviour with the direction removed and added, against random directions.",
         "layers": "What the layer was chosen by: what removing and adding each layer’s direction does, and the harm.",
-        "answers": "First answers to judged prompts, before and after.",
+        "answers": "Answers to judged prompts, before and after.",
     },
     examples=(
         Example(

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, visible
 
 Shown = tuple[str, str, str]
-"""A prompt, its first answer as the model is, and after."""
+"""A prompt, its answer as the model is, and after."""
 
 LONGEST = 44
 """Characters of a prompt that are shown: its last ones."""
@@ -92,13 +92,13 @@ def draw_layers(tried: Float[Tensor, "kind layer"], layers: Sequence[int], chose
     )
 
 
-def draw_answers(positive: Sequence[Shown], negative: Sequence[Shown]) -> Drawing:
-    """Rows of prompts with the first answer before and after, positive ones with the direction removed first."""
+def draw_answers(positive: Sequence[Shown], negative: Sequence[Shown], what: str) -> Drawing:
+    """Rows of prompts with `what` answers them before and after, positive ones with the direction removed first."""
     blocks = (("removed", positive), ("added", negative))
     rows = sum(len(shown) + 1 for _, shown in blocks)
-    with canvas(height=0.4 + 0.27 * (rows + 1)) as (figure, axes):
+    with canvas(height=0.7 + 0.27 * (rows + 1)) as (figure, axes):
         ax = axes[0, 0]
-        ax.set(xlim=(0, 1), ylim=(rows + 0.5, -0.5))
+        ax.set(xlim=(0, 1), ylim=(rows + 0.5, -0.5), title=what)
         ax.axis("off")
         row = 0.0
         for name, shown in blocks:
@@ -113,7 +113,7 @@ def draw_answers(positive: Sequence[Shown], negative: Sequence[Shown]) -> Drawin
         f"{name}: " + "; ".join(f"{prompt} → {before}, {name} {after}" for prompt, before, after in shown[:3])
         for name, shown in blocks
     ]
-    return Drawing(figure, f"First answers before and after. {'. '.join(told)}.")
+    return Drawing(figure, f"{what[0].upper()}{what[1:]}, before and after. {'. '.join(told)}.")
 
 
 def _cell(ax: Axes, x: float, y: float, said: str, colour: str) -> None:
