@@ -36,10 +36,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 from torch import Tensor
 
@@ -78,8 +76,16 @@ from vaultlab.models.model import Model
 from vaultlab.models.shuffle import shuffled
 from vaultlab.models.sparse import fresh, present
 from vaultlab.models.trace import Site, sinks
-from vaultlab.plots.ordered import ordered
-from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas, colour_bar, heat, log_axis, visible
+from vaultlab.plots.basis import (
+    Aligned,
+    draw_alignment,
+    draw_coordinates,
+    draw_layers,
+    draw_reference,
+    draw_turning,
+    draw_weights,
+)
+from vaultlab.plots.style import Drawing
 from vaultlab.result import Check, Metric
 
 BATCH, LEARNING_RATE = 1024, 0.01
@@ -207,6 +213,9 @@ def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
         yield _of_toys(spec, trained[spec], bench) if spec.model is None else _of_model(spec, bench)
 
 
+# -- toys
+
+
 def toys_of(spec: Spec) -> tuple[Toy, Toy]:
     """With a ReLU on the hidden layer, and without."""
     with_relu = Toy(spec.features, spec.hidden, spec.importance, relu=True, hidden_relu=True)
@@ -258,6 +267,9 @@ def _inputs(spec: Spec, bench: Bench) -> Float[Tensor, "inputs features"]:
     )
 
 
+# -- a language model
+
+
 @torch.inference_mode()
 def _of_model(spec: Spec, bench: Bench) -> Out:
     model = bench.model(spec.model or "")
@@ -267,14 +279,13 @@ def _of_model(spec: Spec, bench: Bench) -> Out:
     text = PASSAGE if spec.text is None else "\n\n".join(part for _, part in bench.text("text").parts)
     ids = _read(spec, model, text)
     bench.progress(0, 1, "reading the text")
-    found = bench.trace(model, ids[None], _sites(spec, layers))
-    rows, left_out = [], torch.zeros(len(ids), dtype=torch.bool)
-    for number, site in enumerate(_sites(spec, layers)):
+    sites = _sites(spec, layers)
+    found, rows, massive = bench.trace(model, ids[None], sites), [], []
+    for number, site in enumerate(sites):
         bench.progress(number, layers, "looking along coordinates")
         x = found[site][0].cpu()
-        massive = sinks(x)
-        rows.append(x[~massive].double())
-        left_out |= massive & (number == layer)
+        massive.append(sinks(x))
+        rows.append(x[~massive[number]].double())
     bases = []
     for k in range(TURNS):
         bench.progress(k, TURNS, "turning the basis")
@@ -284,7 +295,7 @@ def _of_model(spec: Spec, bench: Bench) -> Out:
         what=f"{spec.site}, layer {layer}",
         shown=layer,
         **_looked_at(rows, layer, bases),
-        sinks=model.token_strings(ids[left_out].tolist()),
+        sinks=model.token_strings(ids[massive[layer]].tolist()),
         alignments=alignment(rows[layer])[None],
         chance=_chance(spec, bench, len(rows[layer]), rows[layer].shape[1]),
         linear_alignments=nothing[None],
@@ -318,6 +329,9 @@ def _read(spec: Spec, model: Model, text: str) -> Int[Tensor, " pos"]:
             field="text",
         )
     return ids
+
+
+# -- both
 
 
 def _kept(x: Float[Tensor, "rows dimensions"]) -> Float[Tensor, " some"]:
@@ -411,43 +425,49 @@ KURTOSIS_BY_LAYER = Quantity(
 )
 
 
-def _mean(values: Tensor) -> float:
-    there = values[values.isfinite()]
+def _there(alignments: Float[Tensor, "*groups rows"]) -> Float[Tensor, " some"]:
+    """Those that there are: a feature that is not represented has none."""
+    return alignments[alignments.isfinite()]
+
+
+def _mean(alignments: Float[Tensor, " rows"]) -> float:
+    there = _there(alignments)
     return float(there.mean()) if len(there) else 0.0
 
 
 def measure(spec: Spec, out: Out) -> list[Metric]:
     """Of a toy the numbers of the seed with the lowest loss, `seeds` has them for every seed; of a model those of one
     layer."""
-    shown, null = out.shown, turned_kurtosis(out.dimensions)
-    found = float(out.kurtosis[shown])
-    toy = spec.model is None
-    aligned, chance = out.alignments[shown if toy else 0], _mean(out.chance)
-    each = [tuple(row[row.isfinite()].tolist()) for row in out.alignments]
-    seeds: dict[str, Any] = {"seeds": tuple(out.kurtosis.tolist()), "n": spec.seeds} if toy else {}
-    metrics = [
-        KURTOSIS.is_(found, null=null, **(seeds or {"n": len(each[0])})),
+    toy, null, found = spec.model is None, turned_kurtosis(out.dimensions), float(out.kurtosis[out.shown])
+    seeds = {"seeds": tuple(out.kurtosis.tolist())} if toy else {}
+    return [
+        KURTOSIS.is_(found, null=null, n=spec.seeds if toy else len(_there(out.alignments[0])), **seeds),
         TURNED_KURTOSIS.is_(float(out.turns.mean()), null=null, n=TURNS),
         DENSITY.is_(as_sparse_as(found)),
+        *(_measure_toys(out) if toy else _measure_model(out)),
     ]
-    if toy:
-        linear = [_mean(row) for row in out.linear_alignments]
-        means = [_mean(row) for row in out.alignments]
-        return [
-            *metrics,
-            MEAN_ALIGNMENT.is_(means[shown], null=chance, n=spec.seeds, seeds=tuple(means)),
-            ALIGNMENT.is_(each[shown], null=chance, n=spec.seeds, seeds=tuple(each)),
-            LINEAR_MEAN_ALIGNMENT.is_(
-                linear[int(out.loss[1].argmin())], null=chance, n=spec.seeds, seeds=tuple(linear)
-            ),
-            LOSS_TURNED.is_(float(out.loss_turned[0].median()), null=1.0, n=TURNS),
-        ]
+
+
+def _measure_toys(out: Out) -> list[Metric]:
+    each = [tuple(_there(row).tolist()) for row in out.alignments]
+    means, linear = ([_mean(row) for row in rows] for rows in (out.alignments, out.linear_alignments))
+    null, n, without = _mean(out.chance), len(each), int(out.loss[1].argmin())
     return [
-        *metrics,
-        MEAN_ALIGNMENT.is_(_mean(aligned), null=chance, n=len(each[0])),
-        ALIGNMENT.is_(each[0], null=chance, n=len(each[0])),
-        COORDINATE_KURTOSIS.is_(float(out.coordinate[shown]), null=float(out.coordinate_turned[shown]), n=len(each[0])),
-        KURTOSIS_BY_LAYER.is_(tuple(out.kurtosis.tolist()), null=null, n=len(out.kurtosis)),
+        MEAN_ALIGNMENT.is_(means[out.shown], null=null, n=n, seeds=tuple(means)),
+        ALIGNMENT.is_(each[out.shown], null=null, n=n, seeds=tuple(each)),
+        LINEAR_MEAN_ALIGNMENT.is_(linear[without], null=null, n=n, seeds=tuple(linear)),
+        LOSS_TURNED.is_(float(out.loss_turned[0].median()), null=1.0, n=TURNS),
+    ]
+
+
+def _measure_model(out: Out) -> list[Metric]:
+    tokens, null, layer = _there(out.alignments[0]), _mean(out.chance), out.shown
+    n = len(tokens)
+    return [
+        MEAN_ALIGNMENT.is_(_mean(tokens), null=null, n=n),
+        ALIGNMENT.is_(tuple(tokens.tolist()), null=null, n=n),
+        COORDINATE_KURTOSIS.is_(float(out.coordinate[layer]), null=float(out.coordinate_turned[layer]), n=n),
+        KURTOSIS_BY_LAYER.is_(tuple(out.kurtosis.tolist()), null=turned_kurtosis(out.dimensions), n=len(out.kurtosis)),
     ]
 
 
@@ -456,30 +476,10 @@ def verify(spec: Spec, out: Out) -> list[Check]:
     null, least = turned_kurtosis(out.dimensions), 1 / math.sqrt(out.dimensions)
     error = turned_spread(out.dimensions) / math.sqrt(TURNS)
     closed = torch.tensor([3 / p - 3 for p in DENSITIES], dtype=torch.float64)
-    aligned = out.alignments[out.alignments.isfinite()]
+    aligned = _there(out.alignments)
     outside = torch.cat([aligned - 1, least - aligned])
-    of_toys = [
-        Check(
-            "turning changes nothing without the ReLU",
-            float((out.loss_turned[1] - 1).abs().max()) if spec.model is None else 0.0,
-            1e-9,
-            f"the loss of W Q by that of W, over {TURNS} orthogonal Q",
-        ),
-        Check(
-            "gradient by hand = autograd",
-            float(out.gradient_residual),
-            1e-8,
-            "at the trained weights in float64, with the ReLU and without, as a share of its largest entry",
-        ),
-        Check(
-            "loss while training = loss by definition",
-            float(out.route_residual),
-            1e-5,
-            "on the same fresh vectors, in float32 on the device and in float64; as a share of the null",
-        ),
-    ]
     return [
-        *(of_toys if spec.model is None else []),
+        *(_verify_toys(out) if spec.model is None else []),
         Check("turning keeps every length", float(out.turn_residual), 1e-9, f"‖x Q‖ = ‖x‖, over {TURNS} Q; relative"),
         Check(
             "kurtosis when turned = −6/(d + 2)",
@@ -502,160 +502,49 @@ def verify(spec: Spec, out: Out) -> list[Check]:
     ]
 
 
+def _verify_toys(out: Out) -> list[Check]:
+    return [
+        Check(
+            "turning changes nothing without the ReLU",
+            float((out.loss_turned[1] - 1).abs().max()),
+            1e-9,
+            f"the loss of W Q by that of W, over {TURNS} orthogonal Q",
+        ),
+        Check(
+            "gradient by hand = autograd",
+            float(out.gradient_residual),
+            1e-8,
+            "at the trained weights in float64, with the ReLU and without, as a share of its largest entry",
+        ),
+        Check(
+            "loss while training = loss by definition",
+            float(out.route_residual),
+            1e-5,
+            "on the same fresh vectors, in float32 on the device and in float64; as a share of the null",
+        ),
+    ]
+
+
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
-    own = (
-        {"weights": _draw_weights(out), "turning": _draw_turning(out)}
-        if spec.model is None
-        else {"layers": _draw_layers(out), "coordinates": _draw_coordinates(out)}
-    )
+    if spec.model is None:
+        aligned = _aligned_features(out)
+        own = {"weights": draw_weights(out.W, alignment(out.W)), "turning": draw_turning(out.loss_turned)}
+    else:
+        aligned = Aligned("tokens", _there(out.alignments[0]), out.chance)
+        kurtoses = torch.stack([out.kurtosis, out.coordinate]), torch.stack([out.turned, out.coordinate_turned])
+        own = {"layers": draw_layers(*kurtoses, out.shown), "coordinates": draw_coordinates(out.spread, out.what)}
+    found = float(out.kurtosis[out.shown])
     return {
-        "alignment": _draw_alignment(spec, out),
+        "alignment": draw_alignment(aligned, out.what, out.dimensions, out.sinks),
         **own,
-        "reference": _draw_reference(out),
+        "reference": draw_reference(DENSITIES, out.gaussian[0], out.what, found, as_sparse_as(found)),
     }
 
 
-def _draw_alignment(spec: Spec, out: Out) -> Drawing:
-    toy, least = spec.model is None, 1 / math.sqrt(out.dimensions)
-    rows = [row[row.isfinite()] for row in out.alignments]
-    shown = rows[out.shown if toy else 0]
-    with canvas(height=3.8) as (figure, axes):
-        ax = axes[0, 0]
-        for seed, row in enumerate(rows):
-            if toy and seed != out.shown:
-                ax.plot(*_line(row), color=PALETTE[0], linewidth=0.8, alpha=0.6)
-        ordered(ax, out.chance, PALETTE[2], "random directions")
-        if toy:
-            linear = out.linear_alignments[out.loss[1].argmin()]
-            ordered(ax, linear[linear.isfinite()], PALETTE[1], "without ReLU")
-        ordered(ax, shown, PALETTE[0], out.what)
-        ax.axhline(least, color=GREY, linewidth=1, linestyle="--", label="1/√d: on all alike")
-        what = "features" if toy else "tokens"
-        ax.set(xlim=(-3, 103), ylim=(0, 1.03), xlabel=f"{what} in order (%)", ylabel="alignment maxₖ|vₖ|/‖v‖")
-        figure.legend(loc="outside upper center", ncols=2)
-    without = f"; without the ReLU {_mean(linear):.3g}" if toy else ""
-    left_out = f" Left out: {', '.join(map(visible, out.sinks))}." if out.sinks else ""
-    return Drawing(
-        figure,
-        f"How much of each of {len(shown)} {what} lies on one of {out.dimensions} coordinates, {out.what}: "
-        f"{_mean(shown):.3g} on average{without}; random directions {_mean(out.chance):.3g}, and {least:.3g} is the "
-        f"least there can be.{left_out}",
-    )
-
-
-def _line(row: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.linspace(0, 100, len(row)), row.sort().values
-
-
-def _draw_weights(out: Out) -> Drawing:
-    most = float(out.W.abs().max()) or 1.0
-    n, m = out.W.shape[1:]
-    with canvas(1, 2, height=2.4 + min(3.0, 0.2 * n), sharey=True) as (figure, axes):
-        for ax, W, name in zip(axes[0], out.W, ("with ReLU", "without"), strict=True):
-            image = heat(ax, W.numpy(), "", limits=(-most, most), bar=None)
-            ax.set(title=name, xlabel="hidden coordinate")
-            for ticks, count in ((ax.set_xticks, m), (ax.set_yticks, n)):
-                step = max(1, -(-count // 8))
-                ticks(range(0, count, step), [str(i + 1) for i in range(0, count, step)])
-            ax.spines[:].set_visible(False)
-        axes[0, 0].set_ylabel("feature")
-        colour_bar(list(axes[0]), image, "weight")
-    return Drawing(
-        figure,
-        f"The weights of {n} features on {m} hidden coordinates, learnt with a ReLU on them and without: the largest "
-        f"entries of a row have {100 * float(alignment(out.W[0]).max()):.0f}% and "
-        f"{100 * float(alignment(out.W[1]).max()):.0f}% of its length at most.",
-    )
-
-
-def _draw_turning(out: Out) -> Drawing:
-    place = np.linspace(-0.25, 0.25, TURNS)
-    with canvas(height=3.4) as (figure, axes):
-        ax = axes[0, 0]
-        ax.axhline(1, color=GREY, linestyle="--", linewidth=1.2, label="nothing changed")
-        for at, (factors, colour) in enumerate(zip(out.loss_turned, PALETTE, strict=False)):
-            ax.plot(at + place, factors, "o", color=colour, markersize=6)
-        log_axis(ax, "y")
-        ax.set_xticks([0, 1], ["with ReLU", "without ReLU"])
-        ax.set(xlim=(-0.5, 1.5), ylabel="loss when turned, × the loss")
-        figure.legend(loc="outside upper center")
-    with_relu, without = out.loss_turned
-    return Drawing(
-        figure,
-        f"The loss after turning the hidden layer, {TURNS} times at random: with the ReLU {float(with_relu.min()):.3g} "
-        f"to {float(with_relu.max()):.3g} times as large; without it {float(without.min()):.9g} to "
-        f"{float(without.max()):.9g}.",
-    )
-
-
-def _draw_layers(out: Out) -> Drawing:
-    layers = np.arange(len(out.kurtosis))
-    panels = (
-        (out.kurtosis, out.turned, "over coordinates"),
-        (out.coordinate, out.coordinate_turned, "over tokens"),
-    )
-    with canvas(2, 1, height=5.2, sharex=True) as (figure, axes):
-        for ax, (own, turned, label) in zip(axes[:, 0], panels, strict=True):
-            ax.axhline(0, color=GREY, linewidth=0.8)
-            ax.plot(layers, own, "o-", color=PALETTE[0], markersize=4, label="own coordinates")
-            ax.plot(layers, turned, "s-", color=PALETTE[1], markersize=4, label="turned at random")
-            ax.axvline(out.shown, color=GREY, linewidth=0.8, linestyle=":")
-            ax.set_ylabel(label)
-            ax.yaxis.set_major_locator(MaxNLocator(4))
-        axes[1, 0].set_xlabel("layer")
-        axes[0, 0].set_title("excess kurtosis (0: Gaussian)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    return Drawing(
-        figure,
-        f"Excess kurtosis at {len(layers)} layers, own coordinates against turned ones: over coordinates "
-        f"{float(out.kurtosis.min()):.3g} to {float(out.kurtosis.max()):.3g} against {float(out.turned.min()):.2g} to "
-        f"{float(out.turned.max()):.2g}; over tokens {float(out.coordinate.min()):.2g} to "
-        f"{float(out.coordinate.max()):.2g} against {float(out.coordinate_turned.min()):.2g} to "
-        f"{float(out.coordinate_turned.max()):.2g}. At layer {out.shown} {float(out.kurtosis[out.shown]):.3g}.",
-    )
-
-
-def _draw_coordinates(out: Out) -> Drawing:
-    own, turned = out.spread
-    with canvas(height=3.6) as (figure, axes):
-        ax = axes[0, 0]
-        ordered(ax, turned, PALETTE[1], "turned at random")
-        ordered(ax, own, PALETTE[0], f"own, {out.what}")
-        if float(out.spread.min()) > 0:
-            log_axis(ax, "y")
-        ax.set(xlim=(-3, 103), xlabel="coordinates in order (%)", ylabel="root mean square")
-        figure.legend(loc="outside upper center", ncols=2)
-    return Drawing(
-        figure,
-        f"How large each of {out.dimensions} coordinates is, in order, {out.what}: the largest is "
-        f"{float(own[-1] / own.median().clamp(min=1e-12)):.3g} times the median; turned at random "
-        f"{float(turned[-1] / turned.median().clamp(min=1e-12)):.3g} times.",
-    )
-
-
-def _draw_reference(out: Out) -> Drawing:
-    found = float(out.kurtosis[out.shown])
-    density = as_sparse_as(found)
-    low = 0.5 * min(*DENSITIES, density)
-    p = np.geomspace(low, 1, 100)
-    with canvas(height=3.8) as (figure, axes):
-        ax = axes[0, 0]
-        ax.plot(p, 3 / p, color=GREY, linewidth=1.5, label="3/p, closed form")
-        ax.plot(DENSITIES, out.gaussian[0] + 3, "o", color=PALETTE[2], label="sparse Gaussians, drawn")
-        ax.axhline(found + 3, color=PALETTE[0], linewidth=1.5, label=out.what)
-        if density <= 1:
-            ax.plot(density, found + 3, "D", color=PALETTE[0], markersize=8)
-        for axis in ("x", "y"):
-            log_axis(ax, axis)
-        ax.set(xlabel="density p", ylabel="kurtosis + 3 (Gaussian: 3)")
-        figure.legend(loc="outside upper center", ncols=2)
-    said = f"as sparse Gaussians of density {density:.2g}" if density <= 1 else "less than Gaussians have"
-    return Drawing(
-        figure,
-        f"Kurtosis against density: sparse Gaussians lie on 3/p − 3 at {len(DENSITIES)} densities; {out.what} has "
-        f"{found:.3g}, {said}.",
-    )
+def _aligned_features(out: Out) -> Aligned:
+    rows, linear = [_there(row) for row in out.alignments], out.linear_alignments[out.loss[1].argmin()]
+    others = [row for seed, row in enumerate(rows) if seed != out.shown]
+    return Aligned("features", rows[out.shown], out.chance, others, _there(linear))
 
 
 def reads(spec: Spec, shape: Shape) -> Reads | None:
