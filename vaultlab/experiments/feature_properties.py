@@ -33,11 +33,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -61,8 +58,16 @@ from vaultlab.models.autoencoder import Course, Toy, train
 from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, alignment, dimensionality, geometry, rank, spectrum
 from vaultlab.models.model import Model
-from vaultlab.plots.ordered import ordered
-from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas
+from vaultlab.plots.properties import (
+    Compared,
+    Rules,
+    draw_alignment,
+    draw_apart,
+    draw_properties,
+    draw_reading,
+    draw_rules,
+)
+from vaultlab.plots.style import Drawing
 from vaultlab.result import Check, Metric
 
 BATCH, LEARNING_RATE = 1024, 0.01
@@ -177,15 +182,18 @@ def compute(spec: Spec, bench: Bench) -> Out:
 def together(specs: Sequence[Spec], bench: Bench) -> Iterator[Out]:
     """Toy models that differ in nothing but their sparsity train as one batch."""
     trained: dict[Spec, Given] = {}
-    for points in alike(
-        [s for s in specs if s.matrix is None and s.model is None], "sparsity", "threshold", "tolerance"
-    ):
+    for points in alike([spec for spec in specs if _is_toy(spec)], "sparsity", "threshold", "tolerance"):
         trained |= _trained(points, bench)
     for spec in specs:
-        yield _looked_at(spec, trained[spec] if spec in trained else _given(spec, bench), bench)
+        yield _looked_at(spec, trained[spec] if _is_toy(spec) else _given(spec, bench), bench)
+
+
+def _is_toy(spec: Spec) -> bool:
+    return spec.matrix is None and spec.model is None
 
 
 def _trained(points: Sequence[Spec], bench: Bench) -> dict[Spec, Given]:
+    """Toys, by the spec that each was trained for."""
     spec, sparsities = points[0], list(dict.fromkeys(point.sparsity for point in points))
     toy = Toy(spec.features, spec.hidden, spec.importance, relu=True)
     course = Course(spec.steps, BATCH, LEARNING_RATE, spec.seeds, spec.seed)
@@ -200,6 +208,7 @@ def _trained(points: Sequence[Spec], bench: Bench) -> dict[Spec, Given]:
 
 @torch.inference_mode()
 def _given(spec: Spec, bench: Bench) -> Given:
+    """The matrix of the block, or weights of the model."""
     nothing = torch.zeros(1, dtype=torch.float64)
     if spec.matrix is not None:
         return Given("the matrix", torch.tensor(spec.matrix, dtype=torch.float64)[None], nothing)
@@ -226,16 +235,18 @@ def _looked_at(spec: Spec, given: Given, bench: Bench) -> Out:
         order = torch.randperm(W[0].numel(), generator=bench.generator("shuffled", spec.seed))
         W = W.flatten(1)[:, order].view_as(W)
     norm = W.norm(dim=-1)
-    toy = spec.matrix is None and spec.model is None
-    cut = spec.threshold * (torch.ones(len(W), dtype=W.dtype) if toy else norm.square().mean(-1).sqrt())
+    # a toy's norms end near 0 or near 1; those of a matrix or a model may have any scale
+    scale = torch.ones(len(W), dtype=W.dtype) if _is_toy(spec) else norm.square().mean(-1).sqrt()
+    cut = spec.threshold * scale
     represented = [one[lengths >= least] for one, lengths, least in zip(W, norm, cut, strict=True)]
     pairs = []
     for number, one in enumerate(represented):
         bench.progress(number, len(represented), "telling features apart")
         pairs.append(told_apart(_some(one, bench.generator("some", spec.seed)), bench.generator("sets", spec.seed)))
     singular = torch.stack([spectrum(one) for one in represented])
-    best = _some(W[int(given.loss.argmin())], bench.generator("some", spec.seed))
-    chance = _chance(len(represented[int(given.loss.argmin())]), W.shape[2], bench.generator("chance", spec.seed))
+    best = int(given.loss.argmin())
+    some = _some(W[best], bench.generator("some", spec.seed))
+    chance = _chance(len(represented[best]), W.shape[2], bench.generator("chance", spec.seed))
     return Out(
         what=given.what,
         loss=given.loss,
@@ -247,8 +258,8 @@ def _looked_at(spec: Spec, given: Given, bench: Bench) -> Out:
         singular_all=torch.stack([spectrum(one) for one in W]),
         apart=torch.stack([apart for apart, _ in pairs]),
         guaranteed=torch.tensor([sure for _, sure in pairs]),
-        read=readings(best, bench.generator("strengths", spec.seed)),
-        closed=geometry(best).dimensionality,
+        read=readings(some, bench.generator("strengths", spec.seed)),
+        closed=geometry(some).dimensionality,
         **chance,
         rank_residual=_rank_residual(spec, _some(represented[0], bench.generator("some", spec.seed))),
     )
@@ -381,23 +392,14 @@ def _best(out: Out) -> int:
     return int(out.loss.argmin())
 
 
-class Rules(NamedTuple):
-    """What three rules say of one W: how many features are represented, on what rank, and which Grams are singular."""
-
-    represented: int
-    rank: int
-    large_singular: bool
-    small_singular: bool
-
-    @property
-    def superposed(self) -> bool:
-        return self.represented > self.rank
+def _represented(out: Out) -> Bool[Tensor, "seeds features"]:
+    return out.norm >= out.cut[:, None]
 
 
 def _rules(spec: Spec, out: Out) -> list[Rules]:
     """Of every seed."""
     n, m = out.norm.shape[1], out.singular.shape[1]
-    represented = (out.norm >= out.cut[:, None]).sum(-1)
+    represented = _represented(out).sum(-1)
     found = rank(out.singular, spec.tolerance), rank(out.singular_all, spec.tolerance)
     return [
         Rules(int(count), int(of_represented), bool(of_all < n), bool(of_all < m))
@@ -405,9 +407,30 @@ def _rules(spec: Spec, out: Out) -> list[Rules]:
     ]
 
 
+def polygon(n: int) -> Float[Tensor, "features 2"]:
+    turn = torch.arange(n, dtype=torch.float64) * 2 * math.pi / n
+    return torch.stack([turn.cos(), turn.sin()], -1)
+
+
+CASES = {
+    "pentagon": polygon(5),
+    "opposites": torch.tensor([[1.0], [-1.0]], dtype=torch.float64),
+    "dropped": torch.tensor([[1.0], [0.0]], dtype=torch.float64),
+    "one-hot": torch.eye(4, dtype=torch.float64),
+}
+"""Five in a plane, two on a line, one of two represented, and each on its own dimension."""
+
+
+def rules_of(W: Float[Tensor, "features hidden"], tolerance: float) -> Rules:
+    """The rules on one of the cases."""
+    kept, (n, m) = W[W.norm(dim=-1) >= REPRESENTED], W.shape
+    of_all = int(rank(spectrum(W), tolerance))
+    return Rules(len(kept), int(rank(spectrum(kept), tolerance)), of_all < n, of_all < m)
+
+
 def measure(spec: Spec, out: Out) -> list[Metric]:
     """The numbers of the seed with the lowest loss; a matrix or a model has no seeds."""
-    rules, best, kept = _rules(spec, out), _best(out), out.norm >= out.cut[:, None]
+    rules, best, represented = _rules(spec, out), _best(out), _represented(out)
     repeated: dict[str, int] = {"n": len(rules)} if len(rules) > 1 else {}
 
     def scalar(quantity: Quantity, values: Sequence[float], null: float | None = None) -> Metric:
@@ -416,7 +439,7 @@ def measure(spec: Spec, out: Out) -> list[Metric]:
         )
 
     def vector(quantity: Quantity, values: Tensor, null: Tensor) -> Metric:
-        each = tuple(tuple(row[there].clamp(0, 1).tolist()) for row, there in zip(values, kept, strict=True))
+        each = tuple(tuple(row[kept].clamp(0, 1).tolist()) for row, kept in zip(values, represented, strict=True))
         return quantity.is_(each[best], null=float(null), seeds=each if repeated else None, **repeated)
 
     return [
@@ -474,208 +497,31 @@ def verify(spec: Spec, out: Out) -> list[Check]:
 
 
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
+    rules, represented, best = _rules(spec, out), _represented(out), _best(out)
+    most = max(2, min(AT_ONCE, rules[best].represented))
+
+    def compared(seeds: Sequence[Tensor] | Tensor, chance: Tensor) -> Compared:
+        return Compared(seeds[best], [row for seed, row in enumerate(seeds) if seed != best], chance)
+
+    alignments = [row[kept] for row, kept in zip(out.alignment, represented, strict=True)]
     return {
-        "properties": _draw_properties(spec, out),
-        "rules": _draw_rules(spec, out),
-        "apart": _draw_apart(spec, out),
-        "reading": _draw_reading(out),
-        "alignment": _draw_alignment(spec, out),
+        "properties": draw_properties(compared(_bars(out, rules), out.chance), rules[best], out.what),
+        "rules": draw_rules(rules[best], {name: rules_of(W, spec.tolerance) for name, W in CASES.items()}),
+        "apart": draw_apart(
+            compared(out.apart[:, :most], out.chance_apart[:most]), int(out.guaranteed[best]), out.what
+        ),
+        "reading": draw_reading(out.closed, out.read, float(out.chance[1]), out.what),
+        "alignment": draw_alignment(compared(alignments, out.chance_alignment), out.singular.shape[1], out.what),
     }
 
 
-BARS = (
-    "two at once\ntold apart",
-    "strength read\nalong a direction",
-    "dimensions\nper feature",
-    "aligned with\na dimension",
-)
-
-
-def _bars(spec: Spec, out: Out) -> Float[Tensor, "seeds 4"]:
+def _bars(out: Out, rules: Sequence[Rules]) -> Float[Tensor, "seeds 4"]:
     """The four properties, each 1 where it holds fully."""
-    kept, rules = out.norm >= out.cut[:, None], _rules(spec, out)
-    count = kept.sum(-1).clamp(min=1)
-    mean = [values.where(kept, 0).sum(-1) / count for values in (out.linearity, out.alignment)]
+    represented = _represented(out)
+    count = represented.sum(-1).clamp(min=1)
+    linear, aligned = (values.where(represented, 0).sum(-1) / count for values in (out.linearity, out.alignment))
     room = torch.tensor([min(1.0, one.rank / max(one.represented, 1)) for one in rules], dtype=torch.float64)
-    return torch.stack([out.apart[:, 1], mean[0], room, mean[1]], -1)
-
-
-def _draw_properties(spec: Spec, out: Out) -> Drawing:
-    bars, best, place = _bars(spec, out), _best(out), np.arange(4)
-    rules = _rules(spec, out)[best]
-    with canvas(height=3.8) as (figure, axes):
-        ax = axes[0, 0]
-        ax.barh(place, bars[best].numpy(), height=0.55, color=PALETTE[0], label=out.what)
-        for number, row in enumerate(bars):
-            if number != best:
-                ax.plot(
-                    row,
-                    place,
-                    "|",
-                    color=PALETTE[1],
-                    markersize=22,
-                    label="other seeds" if number == (best == 0) else None,
-                )
-        ax.plot(out.chance, place, "d", color=PALETTE[2], markersize=8, label="random directions", clip_on=False)
-        ax.set(xlim=(0, 1.02), xlabel="share, 1: holds fully")
-        ax.set_yticks(place, BARS)
-        ax.invert_yaxis()
-        said = "superposed" if rules.superposed else "not superposed"
-        ax.set_title(f"{_count(rules.represented, 'feature')} on {_count(rules.rank, 'dimension')}: {said}")
-        figure.legend(loc="outside upper center", ncols=3)
-    values, chance = [[f"{float(one):.3g}" for one in row] for row in (bars[best], out.chance)]
-    return Drawing(
-        figure,
-        f"The four properties of {out.what} as bars from 0 to 1, beside those of random directions: pairs told apart "
-        f"{values[0]} ({chance[0]}), strength read along a direction {values[1]} ({chance[1]}), dimensions per feature "
-        f"{values[2]} ({chance[2]}), alignment {values[3]} ({chance[3]}). {rules.represented} features are represented "
-        f"on {_count(rules.rank, 'dimension')}: {said}.",
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def polygon(n: int) -> Float[Tensor, "features 2"]:
-    turn = torch.arange(n, dtype=torch.float64) * 2 * math.pi / n
-    return torch.stack([turn.cos(), turn.sin()], -1)
-
-
-CASES = {
-    "pentagon": polygon(5),
-    "opposites": torch.tensor([[1.0], [-1.0]], dtype=torch.float64),
-    "dropped": torch.tensor([[1.0], [0.0]], dtype=torch.float64),
-    "one-hot": torch.eye(4, dtype=torch.float64),
-}
-"""Five in a plane, two on a line, one of two represented, and each on its own dimension."""
-
-
-def rules_of(W: Float[Tensor, "features hidden"], tolerance: float) -> Rules:
-    """The rules on one of the cases."""
-    kept, (n, m) = W[W.norm(dim=-1) >= REPRESENTED], W.shape
-    of_all = int(rank(spectrum(W), tolerance))
-    return Rules(len(kept), int(rank(spectrum(kept), tolerance)), of_all < n, of_all < m)
-
-
-COLUMNS = ("features > rank", "W Wᵀ singular\n(n × n)", "WᵀW singular\n(m × m)")
-
-
-def _draw_rules(spec: Spec, out: Out) -> Drawing:
-    here = _rules(spec, out)[_best(out)]
-    rows = {"this W": here} | {name: rules_of(W, spec.tolerance) for name, W in CASES.items()}
-    with canvas(height=3.6) as (figure, axes):
-        ax = axes[0, 0]
-        for row, rules in enumerate(rows.values()):
-            for column, says in enumerate((rules.superposed, rules.large_singular, rules.small_singular)):
-                _draw_verdict(ax, row, column, says, says == rules.superposed)
-        ax.set(xlim=(-0.5, 2.5), ylim=(len(rows) - 0.5, -0.5), ylabel="features on rank")
-        ax.set_yticks(range(len(rows)), [f"{name}: {one.represented} on {one.rank}" for name, one in rows.items()])
-        ax.set_xticks(range(3), COLUMNS)
-        ax.xaxis.tick_top()
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-    wrong = [
-        f"{column.splitlines()[0]} is wrong about {', '.join(missed)}"
-        for column, rule in ((COLUMNS[1], "large_singular"), (COLUMNS[2], "small_singular"))
-        if (missed := [name for name, one in rows.items() if getattr(one, rule) != one.superposed])
-    ]
-    return Drawing(
-        figure,
-        f"Three rules for superposition on this W ({here.represented} features on rank {here.rank}: "
-        f"{'superposed' if here.superposed else 'not superposed'}) and on four cases with known answers. Taken "
-        f"literally, {'; '.join(wrong)}.",
-    )
-
-
-def _draw_verdict(ax: Axes, row: int, column: int, says: bool, right: bool) -> None:
-    colour = PALETTE[0] if right else PALETTE[3]
-    ax.add_patch(Rectangle((column - 0.47, row - 0.44), 0.94, 0.88, color=colour, alpha=0.15, linewidth=0))
-    ax.text(column, row, f"{'✓' if right else '✗'} {'superposed' if says else 'not'}", ha="center", va="center")
-
-
-def _draw_apart(spec: Spec, out: Out) -> Drawing:
-    best = _best(out)
-    represented = _rules(spec, out)[best].represented
-    k = np.arange(1, max(2, min(AT_ONCE, represented)) + 1)
-    sure = int(out.guaranteed[best])
-    with canvas(height=3.4) as (figure, axes):
-        ax = axes[0, 0]
-        if sure:
-            ax.axvspan(0.5, sure + 0.5, color=PALETTE[0], alpha=0.15, linewidth=0, label="certain")
-        for number, row in enumerate(out.apart):
-            if number != best:
-                ax.plot(
-                    k,
-                    100 * row[: len(k)],
-                    color=PALETTE[1],
-                    linewidth=1,
-                    label="other seeds" if number == (best == 0) else None,
-                )
-        ax.plot(k, 100 * out.chance_apart[: len(k)], "d--", color=PALETTE[2], linewidth=1.2, label="random directions")
-        ax.plot(k, 100 * out.apart[best, : len(k)], "o-", color=PALETTE[0], label=out.what, clip_on=False)
-        ax.set(
-            xlim=(0.5, len(k) + 0.5), ylim=(-3, 103), xlabel="features present at once", ylabel="sets told apart (%)"
-        )
-        ax.set_xticks(k)
-        figure.legend(loc="outside upper center", ncols=2)
-    shares = ", ".join(f"{100 * float(share):.3g}%" for share in out.apart[best, : len(k)])
-    return Drawing(
-        figure,
-        f"How many sets of 1 to {len(k)} features of {out.what} are told apart from all other features: {shares}. "
-        f"Certain up to {sure}.",
-    )
-
-
-def _draw_reading(out: Out) -> Drawing:
-    with canvas(height=4.2) as (figure, axes):
-        ax = axes[0, 0]
-        ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="R² = Dᵢ")
-        ax.axvline(
-            float(out.chance[1]), color=PALETTE[2], linewidth=1.2, linestyle=":", label="mean of random directions"
-        )
-        size = 7 if len(out.read) <= 64 else 3
-        ax.plot(
-            out.closed, out.read, "o", color=PALETTE[0], markersize=size, alpha=0.7, label="features", clip_on=False
-        )
-        ax.set(
-            xlim=(0, 1), ylim=(0, 1), xlabel="dimensionality Dᵢ, in closed form", ylabel="R² of the reading, measured"
-        )
-        figure.legend(loc="outside upper center", ncols=3)
-    return Drawing(
-        figure,
-        f"R² of reading each of {len(out.read)} features of {out.what} along its direction against its dimensionality: "
-        f"on the diagonal within {float((out.read - out.closed).abs().max()):.2g}, from {float(out.read.min()):.3g} to "
-        f"{float(out.read.max()):.3g}; random directions have {float(out.chance[1]):.3g}.",
-    )
-
-
-def _draw_alignment(spec: Spec, out: Out) -> Drawing:
-    best = _best(out)
-    kept = out.norm >= out.cut[:, None]
-    least = 1 / math.sqrt(out.singular.shape[1])
-    with canvas(height=3.6) as (figure, axes):
-        ax = axes[0, 0]
-        for number, (row, there) in enumerate(zip(out.alignment, kept, strict=True)):
-            if number != best:
-                ordered(ax, row[there], PALETTE[1], "other seeds" if number == (best == 0) else None)
-        ordered(ax, out.chance_alignment, PALETTE[2], "random directions")
-        ordered(ax, out.alignment[best, kept[best]], PALETTE[0], out.what)
-        ax.axhline(least, color=GREY, linewidth=1, linestyle="--", label="1/√m: on all alike")
-        ax.set(
-            xlim=(-3, 103),
-            ylim=(0, 1.03),
-            xlabel="represented features in order (%)",
-            ylabel="alignment maxₖ|Wᵢₖ|/‖Wᵢ‖",
-        )
-        figure.legend(loc="outside upper center", ncols=2)
-    values = out.alignment[best, kept[best]]
-    span = f"{float(values.min()):.3g} to {float(values.max()):.3g}" if len(values) else "of none"
-    return Drawing(
-        figure,
-        f"The alignment of {len(values)} represented features of {out.what} with the nearest dimension, {span}; random "
-        f"directions have {float(out.chance[3]):.3g} on average, and {least:.3g} is the least there can be.",
-    )
+    return torch.stack([out.apart[:, 1], linear, room, aligned], -1)
 
 
 def needs(spec: Spec, shape: Shape | None) -> Needs:
