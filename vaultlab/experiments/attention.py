@@ -48,13 +48,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -82,8 +77,16 @@ from vaultlab.models.model import Model
 from vaultlab.models.shuffle import Weights, shuffled
 from vaultlab.models.tokens import Template, Tokens
 from vaultlab.models.trace import Site, SiteName
-from vaultlab.plots.arcs import arcs
-from vaultlab.plots.style import GREY, SHADES, Drawing, canvas, colour_bar, heat, tiles, token_axis, visible
+from vaultlab.plots.attention import (
+    Heads,
+    Pattern,
+    draw_arcs,
+    draw_entropy,
+    draw_heads,
+    draw_pattern,
+    draw_patterns,
+)
+from vaultlab.plots.style import Drawing
 from vaultlab.result import Check, Metric
 
 PARKED = 0.5
@@ -459,34 +462,45 @@ def needs(spec: Spec, shape: Shape | None) -> Needs:
     return Needs(bytes=weights + 2 * kept, seconds=2 + 3 * shape.parameters * spec.tokens / 40e9)
 
 
-NAMED = 24
-"""Token names along an axis at most: more cannot be read in a narrow column."""
-
-
-def _percent(share: Tensor | float) -> str:
-    percent = 100 * float(share)
-    return f"{percent:.0f}%" if percent >= 9.95 else f"{percent:.2g}%"
-
-
-def _top(out: Out, values: Float[Tensor, "layer head"], most: int = 3) -> list[str]:
-    """The heads with the largest values, by name."""
-    order = values.flatten().argsort(descending=True)[:most].tolist()
-    return [f"L{out.layers[place // values.shape[1]]}H{place % values.shape[1]}" for place in order]
-
-
-def _of_text(out: Out) -> str:
-    count = len(out.tokens)
-    return f"{count} tokens" if count == out.length else f"the first {count} of {out.length} tokens"
-
-
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
+    pattern, heads = _pattern(out), _heads(out)
+    count = len(out.tokens)
+    text = f"{count} tokens" if count == out.length else f"the first {count} of {out.length} tokens"
     return {
-        "pattern": _draw_pattern(out),
-        "arcs": _draw_arcs(out),
-        "heads": _draw_heads(spec, out),
-        "entropy": _draw_entropy(out),
-        "patterns": _draw_patterns(out),
+        "pattern": draw_pattern(pattern, text),
+        "arcs": draw_arcs(pattern, text),
+        "heads": draw_heads(heads, spec.threshold, text),
+        "entropy": draw_entropy(heads, text),
+        "patterns": draw_patterns(heads, out.small, text),
     }
+
+
+def _pattern(out: Out) -> Pattern:
+    row, _ = place = _place(out)
+    hidden = ~torch.ones_like(out.pattern, dtype=torch.bool).tril() | out.sinks[row]
+    return Pattern(
+        head=out.head,
+        tokens=out.tokens,
+        weighted=(out.pattern * out.moved).masked_fill(hidden, math.nan).numpy(),
+        sinks=out.sinks[row],
+        sink_mass=float(out.sink_mass[place]),
+        uniform_sink_mass=float(out.uniform_sink_mass[row]),
+        weighted_sink_mass=float(out.weighted_sink_mass[place]),
+        previous_token=float(out.previous_token[place]),
+    )
+
+
+def _heads(out: Out) -> Heads:
+    return Heads(
+        layers=out.layers,
+        chosen=_place(out),
+        entropy=out.entropy,
+        uniform_entropy=float(out.uniform_entropy.max()),
+        sink_mass=out.sink_mass,
+        weighted_sink_mass=out.weighted_sink_mass,
+        previous_token=out.previous_token,
+        write_norm=out.write_norm,
+    )
 
 
 def data(spec: Spec, out: Out) -> dict[str, Any]:
@@ -509,147 +523,6 @@ def data(spec: Spec, out: Out) -> dict[str, Any]:
         "chosen": [out.layers.index(layer), number],
         "unit": "of what the head moves to a token on average",
     }
-
-
-def _weighted(out: Out) -> Float[NDArray[np.float32], "query key"]:
-    """What the drawn head moves from key to query; NaN where it sees nothing, and from sinks."""
-    sink, count = out.sinks[_place(out)[0]], len(out.tokens)
-    seen = torch.ones(count, count, dtype=torch.bool).tril()
-    return (out.pattern * out.moved).masked_fill(~seen | sink, math.nan).numpy()
-
-
-def _draw_arcs(out: Out) -> Drawing:
-    shown = _weighted(out)
-    figure, share = arcs(out.tokens, shown, f"{out.head}: what moves, sinks left out")
-    moves = ""
-    if np.isfinite(shown).any():
-        query, key = np.unravel_index(np.nanargmax(shown), shown.shape)
-        moves = f" The thickest leads from {visible(out.tokens[key])} to {visible(out.tokens[query])}."
-    return Drawing(
-        figure,
-        f"Arcs over {_of_text(out)}, along which head {out.head} moves something: {_percent(share)} of all that it "
-        f"moves from tokens that are no sinks.{moves}",
-    )
-
-
-def _draw_pattern(out: Out) -> Drawing:
-    place, count = _place(out), len(out.tokens)
-    sink, shown = out.sinks[place[0]], _weighted(out)
-    plain, moved = out.sink_mass[place], out.weighted_sink_mass[place]
-    by_chance = out.uniform_sink_mass[place[0]]
-    with canvas(height=7.0) as (figure, axes):
-        ax = axes[0, 0]
-        label, limits = "what moves from j to i: ‖A_ij x_j W_V W_O‖", None
-        if count > NAMED:  # a few cells of a long text would leave all others dark
-            label, limits = f"{label}, top 1% alike", (0.0, float(np.nanquantile(shown, 0.99)) or 1.0)
-        heat(ax, shown, label, limits=limits, bar="top")
-        ax.set_aspect("equal")
-        for column in sink.nonzero().flatten().tolist():
-            ax.add_patch(
-                Rectangle((column - 0.5, column - 0.5), 1, count - column, hatch="////", facecolor="none", linewidth=0)
-            )
-        step = -(-count // NAMED)
-        every = "" if step == 1 else f", one in {step} named"
-        token_axis(ax, "x", out.tokens, NAMED)
-        token_axis(ax, "y", out.tokens, NAMED)
-        ax.set(xlabel=f"from token j{every}", ylabel=f"to token i{every}")
-        sinks = "the sink (hatched) has" if sink.sum() == 1 else f"{int(sink.sum())} sinks (hatched) have"
-        figure.suptitle(
-            f"{out.head}: {sinks} {_percent(plain)} of its attention\n"
-            f"(uniform: {_percent(by_chance)}), {_percent(moved)} of what it moves"
-        )
-    return Drawing(figure, _pattern_alt(out, shown))
-
-
-def _pattern_alt(out: Out, shown: NDArray[np.float32]) -> str:
-    place = _place(out)
-    moves = ""
-    if np.isfinite(shown).any():
-        query, key = np.unravel_index(np.nanargmax(shown), shown.shape)
-        moves = f" Most moves from {visible(out.tokens[key])} to {visible(out.tokens[query])}, {shown[query, key]:.3g}."
-    return (
-        f"The weighted attention pattern of head {out.head} on {_of_text(out)}: {_percent(out.sink_mass[place])} of "
-        f"its attention is on the sink, which gives {_percent(out.weighted_sink_mass[place])} of what it moves; "
-        f"{_percent(out.previous_token[place])} is on the token before.{moves}"
-    )
-
-
-def _draw_heads(spec: Spec, out: Out) -> Drawing:
-    row, number = _place(out)
-    panels = [(100 * out.write_norm, "write norm (% of the stream)"), (100 * out.sink_mass, "attention on sinks (%)")]
-    with canvas(1, 2, height=2.2 + 0.15 * len(out.layers), sharey=True) as (figure, axes):
-        for ax, (values, label) in zip(axes[0], panels, strict=True):
-            heat(ax, values.numpy(), label, bar="top", limits=(0, float(values.max())))
-            for edge, width in (("black", 4), ("white", 2)):  # seen on bright cells and on dark ones
-                ax.add_patch(
-                    Rectangle((number - 0.5, row - 0.5), 1, 1, facecolor="none", edgecolor=edge, linewidth=width)
-                )
-            ax.set(xlabel="head")
-            _number_axis(ax, "x", range(out.entropy.shape[1]))
-            ax.spines[:].set_visible(False)
-        axes[0, 0].set_ylabel("layer")
-        _number_axis(axes[0, 0], "y", out.layers)
-        names = _top(out, out.write_norm)
-        figure.suptitle(f"write most: {', '.join(names)}; boxed: {out.head}")
-    parked, weighted = ((mass > spec.threshold).double().mean() for mass in (out.sink_mass, out.weighted_sink_mass))
-    return Drawing(
-        figure,
-        f"Two maps, layer by head, of {out.entropy.numel()} heads on {_of_text(out)}. Write norm: up to "
-        f"{_percent(out.write_norm.max())} of the stream, most by {', '.join(names)}. Attention on sinks: over "
-        f"{_percent(spec.threshold)} in {_percent(parked)} of the heads; of what they move, in {_percent(weighted)}.",
-    )
-
-
-def _number_axis(ax: Axes, axis: str, numbers: Sequence[int]) -> None:
-    step = -(-len(numbers) // 12)
-    places, labels = range(0, len(numbers), step), [str(number) for number in numbers[::step]]
-    (ax.set_xticks if axis == "x" else ax.set_yticks)(places, labels)
-
-
-def _draw_entropy(out: Out) -> Drawing:
-    layer = torch.tensor(out.layers)[:, None].expand_as(out.entropy)
-    bits = float(out.uniform_entropy.max())
-    x, y = out.entropy.flatten().numpy(), 100 * out.write_norm.flatten().numpy()
-    with canvas(height=4.2) as (figure, axes):
-        ax = axes[0, 0]
-        if len(out.layers) > 1:
-            dots = ax.scatter(x, y, c=layer.flatten().numpy(), cmap=SHADES, s=22, linewidths=0, clip_on=False)
-            colour_bar(ax, dots, "layer")
-            dots.colorbar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-        else:
-            ax.scatter(x, y, s=30, linewidths=0, clip_on=False)
-        ax.axvline(bits, color=GREY, linestyle="--", linewidth=1)
-        ax.text(
-            bits, 0.5, "uniform attention", transform=ax.get_xaxis_transform(), ha="right", va="center", rotation=90
-        )
-        for name in dict.fromkeys([out.head, *_top(out, out.write_norm)]):
-            number, head = address(name)
-            row = out.layers.index(number)
-            at = float(out.entropy[row, head]), 100 * float(out.write_norm[row, head])
-            ax.annotate(name, at, xytext=(0, 5), textcoords="offset points", ha="center")
-        ax.set(xlabel="entropy of attention (bits)", ylabel="write norm (% of the stream)")
-        ax.set(xlim=(0, None), ylim=(0, 1.08 * y.max()))
-    place = _place(out)
-    return Drawing(
-        figure,
-        f"Entropy against write norm of {out.entropy.numel()} heads on {_of_text(out)}: entropies from "
-        f"{out.entropy.min():.2f} to {out.entropy.max():.2f} bits, uniform attention would have {bits:.2f}. "
-        f"{out.head} has {out.entropy[place]:.2f} bits and writes {_percent(out.write_norm[place])} of the stream.",
-    )
-
-
-def _draw_patterns(out: Out) -> Drawing:
-    rows, cols = [f"L{layer}" for layer in out.layers], [f"H{head}" for head in range(out.entropy.shape[1])]
-    values = out.small.float().numpy()
-    figure = tiles(values, "weighted attention, 1: a mean move to a token", rows=rows, cols=cols, limits=(0, 0.5))
-    [parked], [back] = _top(out, out.weighted_sink_mass, 1), _top(out, out.previous_token, 1)
-    return Drawing(
-        figure,
-        f"The weighted attention patterns of {out.entropy.numel()} heads on {_of_text(out)}, one tile each, a row of "
-        f"tiles a layer: the token that gets runs down, the one that gives runs across. The sink gives most to "
-        f"{parked}, {_percent(out.weighted_sink_mass.max())} of what it moves; {back} looks most at the token before, "
-        f"{_percent(out.previous_token.max())} of its attention.",
-    )
 
 
 EXPERIMENT = Experiment(

@@ -94,10 +94,7 @@ def head_maps(
             image = heat(ax, values, label, limits=(-most if below < 0 else 0.0, most), bar=None)
             ax.invert_yaxis()
             if title in boxes:
-                row, column = boxes[title]
-                for edge, width in (("black", 4), ("white", 2)):  # seen on bright cells and on dark ones
-                    corner = (column - 0.5, row - 0.5)
-                    ax.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=edge, linewidth=width))
+                box(ax, boxes[title])
             ax.set(xlabel=axes_named[1], title=title)
             ax.tick_params(axis="y", length=0)
             _whole(ax, "x", columns, 5)
@@ -106,6 +103,14 @@ def head_maps(
         _whole(axes[0, 0], "y", rows)
         colour_bar(list(axes[0]), image, label, "top")
     return figure
+
+
+def box(ax: Axes, place: Place) -> None:
+    """A frame around a map's cell, its place given as row and column."""
+    row, column = place
+    for edge, width in (("black", 4), ("white", 2)):  # seen on bright cells and on dark ones
+        corner = (column - 0.5, row - 0.5)
+        ax.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=edge, linewidth=width))
 
 
 def _whole(ax: Axes, axis: str, count: int, most: int = 12) -> None:
