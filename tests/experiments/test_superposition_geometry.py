@@ -23,8 +23,8 @@ from vaultlab.experiments.superposition_geometry import (
 )
 from vaultlab.models import exam
 from vaultlab.models.geometry import Geometry
-from vaultlab.models.solids import ABSENT, DIGON, OTHER
-from vaultlab.plots.clusters import _cells
+from vaultlab.models.solids import ABSENT, DIGON, OTHER, SOLIDS
+from vaultlab.plots.solids import KINDS
 from vaultlab.plots.style import render
 from vaultlab.result import Result
 
@@ -238,15 +238,10 @@ def test_figures_are_whole_labelled_and_said_in_words(trained):
     assert "8 in digons at 2.5" in figures["solids"].alt
 
 
-@pytest.mark.parametrize("sizes", [[], [2] * 20, [60], [42, 5], [13, 13, 13, 1, 1, 2], [512]])
-def test_groups_are_drawn_without_overlap(sizes):
-    cells, side = _cells(sizes)
-    taken = np.zeros((side, side), dtype=int)
-    for x, y, span in cells:
-        taken[int(y) : int(y) + span, int(x) : int(x) + span] += 1
-    assert taken.max(initial=0) <= 1
-    assert taken.sum() == sum(span**2 for _, _, span in cells)
-    assert len(cells) == len(sizes)
+def test_every_solid_has_its_look():
+    assert tuple(KINDS) == superposition_geometry.NAMES
+    said = [kind.several.removeprefix("in ") for kind in KINDS.values()]
+    assert said[:-1] == [solid.plural for solid in SOLIDS]
 
 
 def test_fields_are_closed_and_in_order():

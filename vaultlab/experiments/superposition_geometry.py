@@ -41,9 +41,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -54,16 +51,21 @@ from vaultlab.models.exam import examine, geometry_checks, mean_loss, training_c
 from vaultlab.models.family import Shape
 from vaultlab.models.geometry import REPRESENTED, dimensionality, geometry
 from vaultlab.models.solids import ABSENT, DIGON, OTHER, SOLIDS, census, groups, joined, line, on_lines_by_chance
-from vaultlab.plots.clusters import Cluster, clusters
-from vaultlab.plots.style import GREY, PALETTE, Drawing, canvas
-from vaultlab.plots.vectors import solid_lines
+from vaultlab.plots.clusters import Cluster
+from vaultlab.plots.solids import (
+    NONE,
+    Sparsities,
+    draw_dimensionality,
+    draw_graphs,
+    draw_lines,
+    draw_solids,
+    telling,
+)
+from vaultlab.plots.style import Drawing
 from vaultlab.result import Check, Metric
 
 RANDOM = 8
 """Layers in random directions that the null of the solids comes from."""
-
-SHOWN = 3
-"""Sparsities at most whose groups are drawn."""
 
 
 class Spec(BaseSpec):
@@ -357,135 +359,34 @@ def verify(spec: Spec, out: Out) -> list[Check]:
 def draw(spec: Spec, out: Out) -> dict[str, Drawing]:
     """The figures of the seed whose numbers are given."""
     seen = look(spec, out)
+    sparsities = _sparsities(spec, out, seen)
     figures = {
-        "dimensionality": _draw_dimensionality(spec, out, seen),
-        "solids": _draw_solids(out, seen),
+        "dimensionality": draw_dimensionality(sparsities, spec.features, spec.hidden),
+        "solids": draw_solids(sparsities),
     }
     if seen.kept[:, seen.best].any():
-        figures["graphs"] = _draw_graphs(out, seen)
-    return figures | {"lines": _draw_lines(spec, out, seen)}
+        panels = [(sparsities.rarity[point], _clusters(out, seen, point)) for point in telling(sparsities)]
+        figures["graphs"] = draw_graphs(panels)
+    return figures | {"lines": draw_lines(sparsities)}
 
 
-NAMES = (*(solid.name for solid in SOLIDS), "in no solid")
-COLOURS = (PALETTE[4], PALETTE[3], PALETTE[3], PALETTE[0], PALETTE[1], PALETTE[2], GREY)
-MARKS = ("o", "v", "^", "D", "p", "8", ".")
-HATCHES = ("", "//", "", "", "", "", "")
-"""By place in SOLIDS, and of what is in none of them; `graphs` draws the solids themselves."""
-
-RARITY = "1/(1 − S), log scale"
+NAMES = (*(solid.name for solid in SOLIDS), NONE)
+"""By place in SOLIDS, and of what is in none of them."""
 
 
-def _rarities(out: Out) -> NDArray[np.float64]:
-    """1/(1 − S): one in how many inputs has a feature."""
-    return 1 / (1 - np.array(out.sparsities))
-
-
-def _slots(rarity: NDArray[np.float64]) -> float:
-    """By which factor a point's marks may spread over the axis."""
-    ratio = float((rarity[-1] / rarity[0]) ** (1 / max(1, len(rarity) - 1)))
-    return ratio**0.42 if ratio > 1 else 1.2
-
-
-def _rarity_axis(ax: Axes, rarity: NDArray[np.float64]) -> None:
-    """Logarithmic, with its numbers where there are marks: decades would be too few."""
-    reach, step = _slots(rarity) ** 1.6, max(1, -(-len(rarity) // 11))
-    ax.set(xlim=(rarity[0] / reach, rarity[-1] * reach), xlabel=RARITY)  # first, else a single place is scaled to
-    ax.set_xscale("log")
-    ax.set_xticks(rarity[::step], [f"{x:.3g}" for x in rarity[::step]])
-    ax.set_xticks([], minor=True)
-
-
-def _swarm(heights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From −1 to 1: marks of nearly the same height beside each other."""
-    bins = np.round(heights / 0.02)
-    places = np.zeros(len(heights))
-    for one in np.unique(bins):
-        ours = np.flatnonzero(bins == one)
-        places[ours] = np.arange(len(ours)) - (len(ours) - 1) / 2
-    spread: NDArray[np.float64] = places / max(1.0, np.abs(places).max(initial=0))
-    return spread
-
-
-def _draw_dimensionality(spec: Spec, out: Out, seen: Look) -> Drawing:
-    rarity = _rarities(out)
-    D_star = spec.hidden / seen.norm[:, seen.best].square().sum(-1)
-    used = set()
-    with canvas(height=4.6) as (figure, axes):
-        ax = axes[0, 0]
-        solid_lines(ax)
-        for point, x in enumerate(rarity):
-            kept = seen.kept[point, seen.best]
-            heights, solid = seen.dimensionality[point, seen.best][kept].numpy(), seen.solid[point, seen.best][kept]
-            at = x * _slots(rarity) ** _swarm(heights)
-            for place in sorted(set(solid.tolist())):
-                ours = (solid == place).numpy()
-                ax.plot(at[ours], heights[ours], MARKS[place], color=COLOURS[place], markersize=4.5, alpha=0.8)
-                used.add(place)
-        ax.plot(rarity, D_star, color=GREY, linewidth=1.4)
-        ax.set(ylim=(0, 1.08), ylabel="dimensionality Dᵢ")
-        _rarity_axis(ax, rarity)
-        handles = [
-            Line2D([], [], color=COLOURS[place], marker=MARKS[place], linestyle="", markersize=7, label=NAMES[place])
-            for place in sorted(used)
-        ]
-        handles.append(Line2D([], [], color=GREY, linewidth=1.4, label="D* = m/‖W‖²"))
-        figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    share = _share(seen.on < OTHER, seen.norm, spec)[:, seen.best]
-    return Drawing(
-        figure,
-        f"The dimensionality of the represented ones of {spec.features} features in {spec.hidden} dimensions at "
-        f"{spec.points} sparsities, 1/(1 − S) from {rarity[0]:.3g} to {rarity[-1]:.3g}: "
-        f"{', '.join(f'{float(one):.0%}' for one in share)} of them lie on the lines at 1, ¾, ⅔, ½, ⅖ and ⅜; D* is "
-        f"{', '.join(f'{float(one):.2f}' for one in D_star)}.",
-    )
-
-
-def _draw_solids(out: Out, seen: Look) -> Drawing:
-    solid, rarity = seen.solid[:, seen.best], _rarities(out)
-    counts = np.array([(solid == place).sum(-1).tolist() for place in range(OTHER + 1)])
-    place = np.arange(len(rarity))
-    with canvas(height=3.8) as (figure, axes):
-        ax, below = axes[0, 0], np.zeros(len(rarity))
-        for one, count in enumerate(counts):
-            if count.any():
-                ax.bar(place, count, 0.8, below, color=COLOURS[one], hatch=HATCHES[one], label=NAMES[one])
-                below = below + count
-        step = max(1, -(-len(rarity) // 11))
-        ax.set_xticks(place[::step], [f"{x:.3g}" for x in rarity[::step]])
-        ax.set(xlabel="1/(1 − S)", ylabel="features represented", ylim=(0, 1.05 * max(1.0, below.max())))
-        if counts.any():
-            figure.legend(loc="outside upper center", ncols=3)
-    most = [
-        f"{int(count.max())} in {name if one in (0, OTHER) else SOLIDS[one].plural} at {rarity[count.argmax()]:.3g}"
-        for one, (name, count) in enumerate(zip(NAMES, counts, strict=True))
-        if count.any()
-    ]
-    return Drawing(
-        figure,
-        "How many features are in which solid, by 1/(1 − S); at most "
-        + (", ".join(most).replace("in alone", "alone").replace("in in no", "in no") or "none is represented")
-        + ".",
-    )
-
-
-def _draw_graphs(out: Out, seen: Look) -> Drawing:
-    """At the sparsities where most features are in some one solid; without any, where most are represented."""
-    solid, rarity = seen.solid[:, seen.best], _rarities(out)
-    counts = torch.stack([(solid == place).sum(-1) for place in range(OTHER + 1)])
-    named = sorted((place for place in range(1, OTHER) if counts[place].any()), key=lambda p: -int(counts[p].max()))
-    points = sorted({int(counts[place].argmax()) for place in named[:SHOWN]}) or [int(counts.sum(0).argmax())]
-    panels = {f"1/(1 − S) = {rarity[point]:.3g}": _clusters(out, seen, point) for point in points}
-    used = sorted({int(place) for point in points for place in solid[point].tolist() if place != ABSENT})
-    figure = clusters(panels, {NAMES[place]: COLOURS[place] for place in used})
-    said = [
-        f"at {rarity[point]:.3g} "
-        + ", ".join(f"{int(counts[place, point])} {NAMES[place]}" for place in used if counts[place, point])
-        for point in points
-    ]
-    return Drawing(
-        figure,
-        "The represented features as dots, joined where they overlap, each group seen along its two longest axes; "
-        f"features by what they are in: {'; '.join(said)}.",
+def _sparsities(spec: Spec, out: Out, seen: Look) -> Sparsities:
+    D, solid, kept = (each[:, seen.best] for each in (seen.dimensionality, seen.solid, seen.kept))
+    on_line, in_solid = (_share(which < OTHER, seen.norm, spec)[:, seen.best] for which in (seen.on, seen.solid))
+    return Sparsities(
+        rarity=1 / (1 - np.array(out.sparsities)),
+        dimensionality=[each[ours].numpy() for each, ours in zip(D, kept, strict=True)],
+        solid=[np.array(NAMES)[each[ours].numpy()] for each, ours in zip(solid, kept, strict=True)],
+        D_star=(spec.hidden / seen.norm[:, seen.best].square().sum(-1)).numpy(),
+        filled=(D.sum(-1) / spec.hidden).numpy(),
+        on_line=on_line.numpy(),
+        in_solid=in_solid.numpy(),
+        on_line_by_chance=_by_chance(spec, seen).numpy(),
+        in_solid_by_chance=out.chance.sum(-1).numpy(),
     )
 
 
@@ -500,37 +401,8 @@ def _clusters(out: Out, seen: Look, point: int) -> list[Cluster]:
         at = torch.nn.functional.pad(U * singular, (0, 1))[:, :2] if len(ours) > 1 else torch.zeros(1, 2)
         pairs = near[ours][:, ours].triu(1).nonzero().numpy()
         solid = int(seen.solid[point, seen.best, ours[0]])
-        found.append(Cluster(at.numpy(), pairs, COLOURS[solid]))
+        found.append(Cluster(at.numpy(), pairs, NAMES[solid]))
     return found
-
-
-def _draw_lines(spec: Spec, out: Out, seen: Look) -> Drawing:
-    rarity = _rarities(out)
-    on = _share(seen.on < OTHER, seen.norm, spec)[:, seen.best]
-    within = _share((seen.solid < OTHER) & seen.kept, seen.norm, spec)[:, seen.best]
-    filled = seen.dimensionality[:, seen.best].sum(-1) / spec.hidden
-    some = seen.kept[:, seen.best].any(-1)
-    with canvas(2, 1, height=5.4, sharex=True, gridspec_kw={"height_ratios": [3, 2]}) as (figure, axes):
-        ax = axes[0, 0]
-        gap = torch.where(some, 0.0, math.nan)
-        ax.plot(rarity, on + gap, "o-", color=PALETTE[0], label="on a line")
-        ax.plot(rarity, within + gap, "s--", color=PALETTE[1], markersize=5, label="in a solid")
-        ax.plot(rarity, _by_chance(spec, seen) + gap, "_--", color=GREY, linewidth=1.2, label="on a line by chance")
-        ax.plot(rarity, out.chance.sum(-1) + gap, "_:", color=GREY, linewidth=1.6, label="in a solid by chance")
-        ax.set(ylim=(-0.04, 1.08), ylabel="share of features")
-        axes[1, 0].plot(rarity, 100 * filled, "o-", color=PALETTE[0])
-        low = float(100 * filled.min())
-        axes[1, 0].set(ylabel="Σ Dᵢ/m (%)", ylim=(min(98.9, low - 0.1 * (101 - low)), 100.2))
-        axes[1, 0].axhline(100, color=GREY, linestyle="--", linewidth=1)
-        _rarity_axis(axes[1, 0], rarity)
-        figure.legend(loc="outside upper center", ncols=2)
-    return Drawing(
-        figure,
-        f"By 1/(1 − S) from {rarity[0]:.3g} to {rarity[-1]:.3g}: "
-        f"{', '.join(f'{float(one):.0%}' for one in on)} of the represented features are on a line, "
-        f"{', '.join(f'{float(one):.0%}' for one in within)} in a solid, and Σ D_i is "
-        f"{', '.join(f'{float(one):.1%}' for one in filled)} of m.",
-    )
 
 
 def needs(spec: Spec, shape: Shape | None) -> Needs:

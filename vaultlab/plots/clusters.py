@@ -18,35 +18,35 @@ CROWD = 12
 
 
 class Cluster(NamedTuple):
-    """Where a group's points lie about its middle, which of them are joined, its colour."""
+    """Where a group's points lie about its middle, which of them are joined, of what kind it is."""
 
     points: NDArray[Any]
     pairs: NDArray[Any]
-    colour: str
+    kind: str
 
 
 Layout = tuple[list[tuple[float, float, int]], int]
 """A square [x, y, span] for each group, and how wide the square is that they all lie in."""
 
 
-def clusters(panels: Mapping[str, Sequence[Cluster]], names: Mapping[str, str]) -> Canvas:
-    """Side by side, one panel a title; `names` are the colours' names, for the legend."""
+def clusters(panels: Mapping[str, Sequence[Cluster]], colours: Mapping[str, str]) -> Canvas:
+    """Side by side, one panel a title; `colours` has each kind's, in the order of the legend."""
     reach = 1.5 * max(float(np.abs(one.points).max()) for panel in panels.values() for one in panel)
     laid = {title: _cells([len(one.points) for one in panel]) for title, panel in panels.items()}
     tallest = max(max(y + span for _, y, span in cells) / side for cells, side in laid.values())
     with canvas(1, len(panels), height=1.2 + tallest * min(3.6, WIDTH / len(panels))) as (figure, axes):
         for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
-            _draw(ax, panel, laid[title], max(reach, 0.5))
+            _draw(ax, panel, laid[title], max(reach, 0.5), colours)
             ax.set_title(title)
         handles = [
-            Line2D([], [], color=colour, marker="o", linestyle="", markersize=7, label=name)
-            for name, colour in names.items()
+            Line2D([], [], color=colour, marker="o", linestyle="", markersize=7, label=kind)
+            for kind, colour in colours.items()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
-def _draw(ax: Axes, panel: Sequence[Cluster], laid: Layout, reach: float) -> None:
+def _draw(ax: Axes, panel: Sequence[Cluster], laid: Layout, reach: float, colours: Mapping[str, str]) -> None:
     cells, side = laid
     size = 5.0 if side <= 8 else 3.5
     for one, (x, y, span) in zip(panel, cells, strict=True):
@@ -55,7 +55,7 @@ def _draw(ax: Axes, panel: Sequence[Cluster], laid: Layout, reach: float) -> Non
         weight = min(1.0, 12 / max(1, len(one.pairs)))
         lines = LineCollection(at[one.pairs], colors=GREY, linewidths=0.4 + 0.8 * weight, alpha=0.25 + 0.6 * weight)
         ax.add_collection(lines)
-        ax.plot(*at.T, "o", color=one.colour, markersize=size)
+        ax.plot(*at.T, "o", color=colours[one.kind], markersize=size)
     bottom = max(y + span for _, y, span in cells)
     ax.set(xlim=(-0.1, side + 0.1), ylim=(bottom + 0.1, -0.1), aspect="equal", anchor="N")
     ax.set_axis_off()
