@@ -42,3 +42,8 @@ def test_what_is_said_counts_features_and_not_groups() -> None:
 def test_nothing_represented_is_said() -> None:
     assert draw_solids(seen([], [])).alt.endswith("at most none is represented.")
     assert draw_solids(seen([], [ALONE, NONE])).alt.endswith("at most 1 alone at 8, 1 in no solid at 8.")
+
+
+def test_sparsities_that_read_alike_have_a_panel_each() -> None:
+    one = Cluster(np.zeros((1, 2)), np.zeros((0, 2), dtype=int), ALONE)
+    assert len(draw_graphs([(2.0001, [one]), (2.0002, [one])]).figure.axes) == 2

@@ -29,14 +29,14 @@ Layout = tuple[list[tuple[float, float, int]], int]
 """A square [x, y, span] for each group, and how wide the square is that they all lie in."""
 
 
-def clusters(panels: Mapping[str, Sequence[Cluster]], colours: Mapping[str, str]) -> Canvas:
-    """Side by side, one panel a title; `colours` has each kind's, in the order of the legend."""
-    reach = 1.5 * max(float(np.abs(one.points).max()) for panel in panels.values() for one in panel)
-    laid = {title: _cells([len(one.points) for one in panel]) for title, panel in panels.items()}
-    tallest = max(max(y + span for _, y, span in cells) / side for cells, side in laid.values())
+def clusters(panels: Sequence[tuple[str, Sequence[Cluster]]], colours: Mapping[str, str]) -> Canvas:
+    """Side by side, each panel with its title; `colours` has each kind's, in the order of the legend."""
+    reach = 1.5 * max(float(np.abs(one.points).max()) for _, panel in panels for one in panel)
+    laid = [_cells([len(one.points) for one in panel]) for _, panel in panels]
+    tallest = max(max(y + span for _, y, span in cells) / side for cells, side in laid)
     with canvas(1, len(panels), height=1.2 + tallest * min(3.6, WIDTH / len(panels))) as (figure, axes):
-        for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
-            _draw(ax, panel, laid[title], max(reach, 0.5), colours)
+        for ax, (title, panel), layout in zip(axes[0], panels, laid, strict=True):
+            _draw(ax, panel, layout, max(reach, 0.5), colours)
             ax.set_title(title)
         handles = [
             Line2D([], [], color=colour, marker="o", linestyle="", markersize=7, label=kind)

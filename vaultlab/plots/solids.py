@@ -16,8 +16,6 @@ from vaultlab.plots.vectors import solid_lines
 SHOWN = 3
 """Sparsities at most whose groups are drawn."""
 
-RARITY = "1/(1 − S), log scale"
-
 
 class Kind(NamedTuple):
     """What is said of several features that are in a solid, and how they are drawn."""
@@ -109,7 +107,9 @@ def _slots(rarity: Float[NDArray[np.float64], " point"]) -> float:
 def _rarity_axis(ax: Axes, rarity: Float[NDArray[np.float64], " point"]) -> None:
     """Logarithmic, with its numbers where there are marks: decades would be too few."""
     reach, step = _slots(rarity) ** 1.6, max(1, -(-len(rarity) // 11))
-    ax.set(xlim=(rarity[0] / reach, rarity[-1] * reach), xlabel=RARITY)  # first, else a single place is scaled to
+    ax.set(
+        xlim=(rarity[0] / reach, rarity[-1] * reach), xlabel="1/(1 − S), log scale"
+    )  # first, else a single place is scaled to
     ax.set_xscale("log")
     ax.set_xticks(rarity[::step], [f"{x:.3g}" for x in rarity[::step]])
     ax.set_xticks([], minor=True)
@@ -151,7 +151,7 @@ def draw_graphs(panels: Sequence[tuple[float, Sequence[Cluster]]]) -> Drawing:
     """The features at some sparsities, each with its rarity, in groups that overlap; a group's kind is its solid."""
     found = {one.kind for _, groups in panels for one in groups}
     used = {name: kind.colour for name, kind in KINDS.items() if name in found}
-    figure = clusters({f"1/(1 − S) = {rarity:.3g}": groups for rarity, groups in panels}, used)
+    figure = clusters([(f"1/(1 − S) = {rarity:.3g}", groups) for rarity, groups in panels], used)
     said = []
     for rarity, groups in panels:
         counts = {name: sum(len(one.points) for one in groups if one.kind == name) for name in used}
