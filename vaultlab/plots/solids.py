@@ -107,10 +107,8 @@ def _slots(rarity: Float[NDArray[np.float64], " point"]) -> float:
 def _rarity_axis(ax: Axes, rarity: Float[NDArray[np.float64], " point"]) -> None:
     """Logarithmic, with its numbers where there are marks: decades would be too few."""
     reach, step = _slots(rarity) ** 1.6, max(1, -(-len(rarity) // 11))
-    ax.set(
-        xlim=(rarity[0] / reach, rarity[-1] * reach), xlabel="1/(1 − S), log scale"
-    )  # first, else a single place is scaled to
-    ax.set_xscale("log")
+    ax.set_xlim(rarity[0] / reach, rarity[-1] * reach)  # first, else a single place is scaled to
+    ax.set(xscale="log", xlabel="1/(1 − S), log scale")
     ax.set_xticks(rarity[::step], [f"{x:.3g}" for x in rarity[::step]])
     ax.set_xticks([], minor=True)
 
