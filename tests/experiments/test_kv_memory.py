@@ -81,18 +81,27 @@ def final_scale(norm, stream):
     return 1 / math.sqrt(sum((float(s) - mean) ** 2 for s in stream) / len(stream) + norm.eps)
 
 
-def by_loops(model, key, top):
-    """One key's triggers and what its value pushes at the strongest: every prefix is read alone."""
-    mlp, norm = parts.mlp(model, LAYER, torch.float64), parts.final_norm(model, torch.float64)
-    best = []
+def prefixes(model):
+    """Of each sentence every prefix, read alone: what the layer's MLP reads at its end, its last token, the one after
+    it, and the final stream there."""
+    sites = [Site("mlp_in", LAYER), Site("final")]
     for sentence in SENTENCES:
         ids = model.tokens(sentence).ids
         within = []
         for last in range(1, len(ids) - 1):
-            found = trace(model, ids[None, : last + 1], [Site("mlp_in", LAYER), Site("final")])
-            m = coefficient(mlp, found[Site("mlp_in", LAYER)][0, -1], key)
-            within.append((abs(m), m, int(ids[last]), int(ids[last + 1]), found[Site("final")][0, -1]))
-        best.append(max(within, key=lambda one: one[0]))
+            found = trace(model, ids[None, : last + 1], sites)
+            x, final = (found[site][0, -1] for site in sites)
+            within.append((x, int(ids[last]), int(ids[last + 1]), final))
+        yield within
+
+
+def by_loops(model, sentences, key, top):
+    """One key's triggers and what its value pushes at the strongest."""
+    mlp, norm = parts.mlp(model, LAYER, torch.float64), parts.final_norm(model, torch.float64)
+    best = []
+    for sentence in sentences:
+        within = ((coefficient(mlp, x, key), *rest) for x, *rest in sentence)
+        best.append(max(((abs(m), m, *rest) for m, *rest in within), key=lambda one: one[0]))
     best = sorted(best, key=lambda one: -one[0])[:top]
     _, m, _, _, final = best[0]
     v = [float(value) for value in mlp.W_out[key]]
@@ -121,8 +130,9 @@ def test_plain_loops_over_single_prefixes_say_the_same(family):
     model = tiny_model(family, dtype=torch.float64)
     spec, out = run(model)
     assert values(spec, out)["left_out"] == 0
+    sentences = list(prefixes(model))
     for row in (0, 17, 79):
-        expected = by_loops(model, row, spec.top)
+        expected = by_loops(model, sentences, row, spec.top)
         assert out.strength[row].tolist() == pytest.approx(expected["strength"], rel=1e-5)
         for name in ("trigger", "next"):
             assert getattr(out, name)[row].tolist() == expected[name]
