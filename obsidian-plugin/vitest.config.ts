@@ -4,7 +4,7 @@ import { framePage } from "./figure.mjs";
 
 const alias = { obsidian: fileURLToPath(new URL("tests/app/obsidian.ts", import.meta.url)) };
 const IN_NODE = ["tests/build.test.ts", "tests/manifest.test.ts", "tests/page/*.test.ts"];
-const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
+const patience = { testTimeout: 120_000, hookTimeout: 120_000, expect: { poll: { timeout: 30_000 } } };
 
 export default defineConfig({
   test: {

@@ -30,8 +30,8 @@ test("every kind of figure is drawn, in the app's colours, and keeps what was ch
     await browser.theme(theme);
     for (const inner of page.frames().slice(1)) {
       await inner.locator("main > *").first().waitFor();
-      expect(await inner.evaluate(contrasts, "body"), theme).toEqual([]);
-      expect(await inner.evaluate(sticking, "body"), theme).toEqual([]);
+      await expect.poll(() => inner.evaluate(contrasts, "body"), { message: theme }).toEqual([]);
+      await expect.poll(() => inner.evaluate(sticking, "body"), { message: theme }).toEqual([]);
     }
   }
 
@@ -39,16 +39,16 @@ test("every kind of figure is drawn, in the app's colours, and keeps what was ch
   await layer.selectOption("5");
   await frame("maps").getByRole("combobox", { name: "head" }).selectOption("1");
   await browser.theme("light");
-  expect(await layer.inputValue()).toBe("5");
+  await expect.poll(() => layer.inputValue()).toBe("5");
   await frame("maps").locator(".grid rect").first().click();
-  expect(await layer.inputValue()).toBe("0");
+  await expect.poll(() => layer.inputValue()).toBe("0");
 
-  const sparsity = frame("sweep").getByRole("slider", { name: "sparsity" });
-  await frame("sweep").getByRole("slider", { name: "seed" }).fill("2");
-  await sparsity.fill("2");
-  expect(await frame("sweep").locator("svg.plane line").count()).toBe(5);
-  expect(await frame("sweep").getByRole("slider", { name: "seed" }).inputValue()).toBe("2");
-  expect(await frame("sweep").getByRole("status").textContent()).toBe("5 represented, loss 0.03");
+  const sweep = frame("sweep");
+  await sweep.getByRole("slider", { name: "seed" }).fill("2");
+  await sweep.getByRole("slider", { name: "sparsity" }).fill("2");
+  await expect.poll(() => sweep.locator("svg.plane line").count()).toBe(5);
+  expect(await sweep.getByRole("slider", { name: "seed" }).inputValue()).toBe("2");
+  expect(await sweep.getByRole("status").textContent()).toBe("5 represented, loss 0.03");
 });
 
 test("a keyboard stops once at a figure's many tokens, and goes on from there with the arrow keys", async () => {

@@ -87,14 +87,14 @@ test("pair, trust, run, watch it, read it, look into it, break it, mend it, canc
   await page.locator(".callout img").waitFor();
   await page.locator(`${BLOCK} [data-verdict=refuted]`).waitFor();
   await browser.shoot("05-up-to-date", BLOCK);
-  expect(await note()).toBe(NOTE.replace("\n\nWhat does", "\n\n![[vaultlab/pentagon#^result]]\n\nWhat does"));
+  await expect.poll(note).toBe(NOTE.replace("\n\nWhat does", "\n\n![[vaultlab/pentagon#^result]]\n\nWhat does"));
   await press("Why");
   await browser.shoot("06-why", BLOCK);
   await press("Why");
   await press("Explore the figure");
   const figure = page.frameLocator("iframe");
   await figure.getByRole("slider", { name: "seed" }).fill("3");
-  expect(await figure.locator("svg.plane line").count()).toBe(5);
+  await expect.poll(() => figure.locator("svg.plane line").count()).toBe(5);
   await browser.both("07-explore", BLOCK);
   await press("Close the figure");
 
@@ -137,7 +137,7 @@ test("pair, trust, run, watch it, read it, look into it, break it, mend it, canc
   await dialog.getByText("What it does, and how to read its figures").click();
   await browser.shoot("14-manual", ".modal");
   await dialog.getByRole("button", { name: "Insert" }).click();
-  expect(await note()).toContain("```vaultlab\nsuperposition: another-look\ntitle: Another look\n");
+  await expect.poll(note).toContain("```vaultlab\nsuperposition: another-look\ntitle: Another look\n");
 
   await page.evaluate(() => window.lab.panel());
   const lab = page.getByRole("list", { name: "Results" });
