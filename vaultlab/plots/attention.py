@@ -159,9 +159,7 @@ def draw_entropy(heads: Heads, text: str) -> Drawing:
         ax.text(
             bits, 0.5, "uniform attention", transform=ax.get_xaxis_transform(), ha="right", va="center", rotation=90
         )
-        for place in dict.fromkeys([heads.chosen, *_top(heads.write_norm)]):
-            at = float(heads.entropy[place]), 100 * float(heads.write_norm[place])
-            ax.annotate(heads.name(place), at, xytext=(0, 5), textcoords="offset points", ha="center")
+        _name_dots(ax, heads)
         ax.set(xlabel="entropy of attention (bits)", ylabel="write norm (% of the stream)")
         ax.set(xlim=(0, None), ylim=(0, 1.08 * y.max()))
     return Drawing(
@@ -171,6 +169,18 @@ def draw_entropy(heads: Heads, text: str) -> Drawing:
         f"{heads.name(heads.chosen)} has {heads.entropy[heads.chosen]:.2f} bits and writes "
         f"{_percent(heads.write_norm[heads.chosen])} of the stream.",
     )
+
+
+def _name_dots(ax: Axes, heads: Heads) -> None:
+    """The names of the chosen head and of those that write most: to the right of the dot, or to its left where another
+    one that is named is close by on that side, or uniform attention."""
+    named = dict.fromkeys([heads.chosen, *_top(heads.write_norm)])
+    dots = {place: (float(heads.entropy[place]), 100 * float(heads.write_norm[place])) for place in named}
+    close = 0.07 * max(y for _, y in dots.values())
+    for place, (x, y) in dots.items():
+        crowded = any(x < right and abs(y - beside) < close for right, beside in dots.values())
+        end, gap = ("right", -5) if crowded or x > 0.9 * heads.uniform_entropy else ("left", 5)
+        ax.annotate(heads.name(place), (x, y), (gap, 0), textcoords="offset points", ha=end, va="center")
 
 
 def draw_patterns(heads: Heads, small: Float[Tensor, "layer head cell cell"], text: str) -> Drawing:
