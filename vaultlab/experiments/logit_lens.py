@@ -421,7 +421,7 @@ def _draw_settled(out: Out) -> Drawing:
         ax = axes[0, 0]
         ax.bar(range(last + 1), counts, width=0.8, color=PALETTE[0])
         ax.axvline(since.mean(), color=GREY, linestyle="--", linewidth=1.2)
-        ax.text(since.mean(), 1, f" mean {since.mean():.1f} ", transform=ax.get_xaxis_transform(), ha="right", va="top")
+        ax.text(since.mean(), 1.01, f"mean {since.mean():.1f}", transform=ax.get_xaxis_transform(), ha="center")
         ax.set(xlabel="layer from which on the first guess is the answer", ylabel="positions", xlim=(-0.6, last + 0.6))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,6 +1,6 @@
 """All heads of a model at their places: a row a layer, a column a head; as a graph of who reads whom, or as maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ def head_graph(edges: Sequence[Edge], kinds: Sequence[str], layers: int, heads: 
         ends = list(dict.fromkeys(end for edge in edges for end in (edge.writer, edge.reader)))
         if ends:
             ax.scatter([head for _, head in ends], [layer for layer, _ in ends], s=26, color=GREY, zorder=3)
-        _names(ax, ends, layers, heads, height)
+        _names(ax, ends, {edge.reader for edge in edges}, (5.4 / heads, (height - 1.7) / layers))
         ax.set(xlabel="head", ylabel="layer", xlim=(-0.6, heads - 0.4), ylim=(-0.8, layers - 0.2))
         _whole(ax, "x", heads)
         _whole(ax, "y", layers)
@@ -68,18 +68,18 @@ def head_graph(edges: Sequence[Edge], kinds: Sequence[str], layers: int, heads: 
     return figure
 
 
-def _names(ax: Axes, ends: Sequence[Place], layers: int, heads: int, height: float) -> None:
-    """The first ends first; a name that would lie on another one is left out: its place says which head it is."""
-    across, up = 5.4 / heads, (height - 1.7) / layers
+def _names(ax: Axes, ends: Sequence[Place], readers: Container[Place], inches: tuple[float, float]) -> None:
+    """The first ends first; below those that only write, for all their lines lead upwards. A name that would lie on
+    another one is left out: its place says which head it is. `inches` from head to head and from layer to layer."""
+    across, up = inches
     taken: list[tuple[float, float, float]] = []
     for layer, head in ends:
-        name = f"L{layer}H{head}"
-        x, y, wide = head * across, layer * up, CHARACTER * len(name)
+        name, above = f"L{layer}H{head}", (layer, head) in readers
+        x, y, wide = head * across, layer * up + (0.14 if above else -0.14), CHARACTER * len(name)
         if all(abs(x - other) > (wide + width) / 2 or abs(y - level) > 0.21 for other, level, width in taken):
             taken.append((x, y, wide))
-            ax.annotate(
-                name, (head, layer), xytext=(0, 5), textcoords="offset points", ha="center", va="bottom", fontsize=10
-            )
+            gap, end = (5, "bottom") if above else (-5, "top")
+            ax.annotate(name, (head, layer), (0, gap), textcoords="offset points", ha="center", va=end, fontsize=10)
 
 
 def head_maps(
