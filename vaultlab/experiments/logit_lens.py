@@ -399,9 +399,9 @@ def _draw_course(out: Out) -> Drawing:
             ax.set(ylabel=name, ylim=(0, 1.15 * max(null, values[1:].max())))
         axes[1, 0].set(xlabel=f"layer (0: the embedding, {len(layers) - 1}: the answer)")
         axes[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-        if nats[0] > axes[0, 0].get_ylim()[1]:
+        if nats[0] > axes[0, 0].get_ylim()[1]:  # its line comes down from there before layer 1
             axes[0, 0].annotate(
-                f"layer 0: {nats[0]:.3g}", (0, 1), xycoords=("data", "axes fraction"), xytext=(6, -4),
+                f"layer 0: {nats[0]:.3g}", (1, 1), xycoords=("data", "axes fraction"), xytext=(6, -4),
                 textcoords="offset points", va="top",
             )  # fmt: skip
     return Drawing(
