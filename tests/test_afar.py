@@ -412,7 +412,7 @@ def grip(*given):
     re.match("(a+)+$", "a" * 60 + "b")  # a native call that lets no other thread of Python by
 counting.Bench.text = grip
 run = worker.Runner
-worker.Runner = lambda: run(registry={"counting": EXPERIMENT})
+worker.Runner = lambda press: run(registry={"counting": EXPERIMENT}, press=press)
 worker.main()
 """
 

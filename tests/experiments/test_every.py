@@ -332,10 +332,11 @@ import json, sys, torch
 from pathlib import Path
 from vaultlab.result import Ask, decode
 from tests.experiments.test_every import fingerprint
+from vaultlab.worker.press import Press
 from vaultlab.worker.run import Runner
 from vaultlab.worker.store import Store
 torch.set_num_threads(int(sys.argv[2]))
-runner, asks = Runner(Store(Path(sys.argv[1]))), json.loads(sys.stdin.read())
+runner, asks = Runner(Store(Path(sys.argv[1])), press=Press(beside=1)), json.loads(sys.stdin.read())
 answers = {name: runner.run(decode(Ask, ask), lambda step: None, lambda: False) for name, ask in asks.items()}
 print(json.dumps({name: fingerprint(answer) for name, answer in answers.items()}))
 """
@@ -377,7 +378,8 @@ def _with_a_model(name: str) -> bool:
 
 @_with_model(all)
 def test_the_same_spec_gives_the_same_bytes(name: str) -> None:
-    """In another process, where other runs went before; with a model, which takes long, in one of its own."""
+    """In another process, where other runs went before, and whose press prints beside it; with a model, which takes
+    long, in one of its own."""
     together = [name] if _with_a_model(name) else [one for one in EXPERIMENTS if not _with_a_model(one)]
     assert _elsewhere(tuple(together))[name] == fingerprint(_ran(name, _cheapest(name).id))
 

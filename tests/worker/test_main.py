@@ -33,7 +33,7 @@ vm = {line.split(":")[0]: line.split()[1] for line in open("/proc/self/status") 
 limit = int(vm["VmData"]) * 1024 + 1500 * 2**20  # so much a run of these tests may take
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 run = worker.Runner
-worker.Runner = lambda: run(Store(Path(sys.argv[1])), Registry(counting=None, broken=None))
+worker.Runner = lambda press: run(Store(Path(sys.argv[1])), Registry(counting=None, broken=None), press)
 worker.main()
 """
 

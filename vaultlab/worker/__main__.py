@@ -31,9 +31,12 @@ from vaultlab.result import Ask, Failure, Progress, Refusal, Result, decode, enc
 from vaultlab.worker.asked import IMPORTING, entry
 from vaultlab.worker.course import devices
 from vaultlab.worker.doctor import findings
+from vaultlab.worker.press import Press
 from vaultlab.worker.run import Runner
 
 _GRACE_S = 1.0
+_PRESSES = 3
+"""Processes at most that print beside: a block rarely has more than five figures."""
 _HALF_WRITTEN = (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError)
 _NAMES = {Result: "result", Refusal: "refusal", Failure: "failure"}
 _log = logging.getLogger(__name__)
@@ -190,7 +193,7 @@ def _listed(model: Entry) -> dict[str, Any]:
     return {"sha256": model.sha256(), **model.model_dump(mode="json", exclude={"files", "converter", "source_sha256"})}
 
 
-def _threads() -> int:
+def _cores() -> int:
     """Physical cores that this process may use: two threads on one core only wait for each other."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
@@ -213,9 +216,11 @@ def main() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_threads())
-    worker = Worker(Runner(), cast(BufferedIOBase, sys.stdin.buffer), out)
+        torch.set_num_threads(_cores())
+    press = Press(beside=min(_PRESSES, _cores() - 1))
+    worker = Worker(Runner(press=press), cast(BufferedIOBase, sys.stdin.buffer), out)
     worker.serve()
+    press.close()
     os._exit(worker.exit_code)  # to take torch down in order would take longer than most runs
 
 

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from vaultlab import experiments, models
 from vaultlab.catalogue import Entry, canonical, nearest, wanted
 from vaultlab.errors import NoteError, RunError
-from vaultlab.experiment import Experiment, Quantity
+from vaultlab.experiment import Experiment, Quantity, Spec
 from vaultlab.models.family import Shape
 from vaultlab.result import Ask, Refusal, Text
 
@@ -59,13 +59,18 @@ def entry(name: str, experiment: Experiment) -> Entry:
     page = inspect.getdoc(inspect.getmodule(experiment.compute)) or ""
     metrics = tuple(_quantity(quantity) for quantity in experiment.metrics)
     examples = tuple(json.loads(json.dumps(asdict(example))) for example in experiment.examples)
-    schema = experiment.Spec.model_json_schema()
+    schema = _schema(experiment.Spec)
     figures, nonsense = dict(experiment.figures), experiment.nonsense
     control = json.loads(json.dumps(asdict(nonsense))) if nonsense else None
     known = Entry(
         name, experiment.version, page, schema, metrics, figures, examples, control, experiment.data is not None
     )
     return replace(known, version=known.version + models.VERSION) if known.of_kind("model") else known
+
+
+@cache  # it takes milliseconds, and each Ask has all those read that wait beside it
+def _schema(spec: type[Spec]) -> dict[str, Any]:
+    return spec.model_json_schema()
 
 
 def _quantity(quantity: Quantity) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from vaultlab.errors import NoteError, RunError, VaultlabError
 from vaultlab.experiment import Bench, Directions, Experiment
 from vaultlab.models.entry import content_of
 from vaultlab.models.model import Model
-from vaultlab.plots.style import render
 from vaultlab.result import Answer, Ask, Failure, Figure, Plan, Progress, Quote, Refusal, Result, Said
 from vaultlab.worker.asked import Asked, Folder, Refused, Run, asked, origin_of
 from vaultlab.worker.batches import costs, in_batches, takes
@@ -32,6 +31,7 @@ from vaultlab.worker.course import (
 from vaultlab.worker.limits import check_limits, check_points, estimates, in_words, no_memory
 from vaultlab.worker.pace import Pace
 from vaultlab.worker.passes import Reader, reader
+from vaultlab.worker.press import Press
 from vaultlab.worker.provenance import look, provenance
 from vaultlab.worker.residents import Residents
 from vaultlab.worker.shelf import Shelf
@@ -55,11 +55,15 @@ class _Journey:
 
 
 class Runner:
-    """Answers Asks, one at a time. `registry`: name → Experiment, by default the folder of experiments."""
+    """Answers Asks, one at a time. `registry`: name → Experiment, by default the folder of experiments. `press`: by
+    default it prints here alone."""
 
-    def __init__(self, store: Store | None = None, registry: Mapping[str, Experiment] | None = None) -> None:
+    def __init__(
+        self, store: Store | None = None, registry: Mapping[str, Experiment] | None = None, press: Press | None = None
+    ) -> None:
         self.store = store or Store(places.cache_dir() / "store")
         self.registry = Folder() if registry is None else registry
+        self.press = press or Press()
         self.residents = Residents()
         self.broken = False
         """The device cannot be used again by this process: answer, then end it."""
@@ -120,6 +124,8 @@ class Runner:
             else:
                 results[run.key] = kept
         missing = in_batches(it, missing)
+        if missing and ask.figures:
+            self.press.warm()
         for upstream in {one.key: one for run in missing for one in run.given.values()}.values():
             self._build(upstream, journey.course)
         check_limits(it, journey.course, missing, self.residents)
@@ -131,7 +137,7 @@ class Runner:
             return replace(results[it.key], id=ask.id, summary=it.summary)
         if ask.figures:
             self._keep_data(journey)
-        return swept(it, journey.course, [results[run.key] for run in it.runs])
+        return swept(it, journey.course, [results[run.key] for run in it.runs], self.press)
 
     def _build(self, it: Asked, course: Course) -> None:
         """Have the result in the store on which another one is to build."""
@@ -280,7 +286,7 @@ class Runner:
         view = f"{journey.look}-numbers"
         if not run.point:
             journey.course.report("drawing", 0, 1)
-            figures = {name: render(drawing) for name, drawing in experiment.draw(spec, out).items()}
+            figures = self.press.printed(experiment.draw(spec, out))
             data = json.loads(json.dumps(experiment.data(spec, out))) if experiment.data else {}
             quotes = tuple(experiment.quotes(spec, out)) if experiment.quotes else ()
             said = tuple(experiment.said(spec, out)) if experiment.said else ()

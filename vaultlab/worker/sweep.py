@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vaultlab.plots import sweep
-from vaultlab.plots.style import render
 from vaultlab.result import Check, Figure, Point, Result
 from vaultlab.worker.asked import Asked
 from vaultlab.worker.course import Course
+from vaultlab.worker.press import Press
 
 
-def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
+def swept(it: Asked, course: Course, results: Sequence[Result], press: Press) -> Result:
     """The points' numbers side by side, each identity where it was at its worst, every headline metric drawn."""
     points = tuple(
         Point(
@@ -30,7 +30,7 @@ def swept(it: Asked, course: Course, results: Sequence[Result]) -> Result:
         all(point.cached for point in points),
         (),
         _worst(check for point in points for check in point.checks),
-        _figures(it, course, points) if course.ask.figures else {},
+        _figures(it, course, points, press) if course.ask.figures else {},
         it.summary,
         provenance=facts,
         points=points,
@@ -49,12 +49,12 @@ def sweep_data(it: Asked, outs: Sequence[Any]) -> dict[str, Any]:
     return {"kind": "sweep", "field": field, "values": [run.point[field] for run in it.runs], "each": each}
 
 
-def _figures(it: Asked, course: Course, points: Sequence[Point]) -> dict[str, Figure]:
+def _figures(it: Asked, course: Course, points: Sequence[Point], press: Press) -> dict[str, Figure]:
     course.report("drawing", 0, 1)
     measured = {metric.name for point in points for metric in point.metrics}
     shown = [q.name for q in it.experiment.metrics if q.headline and q.name in measured]
     drawn = {file: one for name in shown for file, one in sweep.drawings(name, points, _labels(it)).items()}
-    return {name: render(drawing) for name, drawing in drawn.items()}
+    return press.printed(drawn)
 
 
 def _labels(it: Asked) -> dict[str, str]:
