@@ -251,7 +251,7 @@ class Experiment:
     the Spec's fields are what `vaultlab stress` tries a block's claims on."""
 
     version: int
-    Spec: type[Any]
+    Spec: type[Spec]
     Out: type[Any]
     compute: Callable[[Any, Bench], Any]
     measure: Callable[[Any, Any], list[Metric]]

@@ -132,11 +132,12 @@ def compute(spec: Spec, bench: Bench) -> Out:
     answer = logits.float().softmax(-1)
     answer /= answer.sum(-1, keepdim=True)
     certainty = -torch.special.entr(answer).sum(-1)
-    rows = []
-    for layer, stream in enumerate(streams):
+    read, together = [], max(1, CHUNK // len(ids))
+    for layer in range(0, layers + 1, together):
         bench.progress(layer, layers + 1, "asking every layer")
-        rows.append(_read(model, stream, ids.to(stream.device), answer, certainty))
-    guess, chance, entropy, nats, divergence, sums = (torch.stack(part) for part in zip(*rows, strict=True))
+        few = torch.stack(streams[layer : layer + together])
+        read.append(_read(model, few, ids.to(few.device), answer, certainty))
+    guess, chance, entropy, nats, divergence, sums = (torch.cat(part) for part in zip(*read, strict=True))
     some = slice(-CHUNK, None)
     gap = (unembedded(model, streams[-1][some]) - logits[some].float()).abs().max() / logits[some].abs().max()
     return Out(
@@ -158,33 +159,33 @@ def compute(spec: Spec, bench: Bench) -> Out:
 
 def _read(
     model: Model,
-    stream: Float[Tensor, "pos d_model"],
+    streams: Float[Tensor, "layer pos d_model"],
     ids: Int[Tensor, " pos"],
     answer: Float[Tensor, "pos d_vocab"],
     certainty: Float[Tensor, " pos"],
-) -> tuple[Tensor, ...]:
-    """What a layer would answer at every position: its first guess, how likely that is, how far it is from the end.
+) -> tuple[Float[Tensor, "layer pos"], ...]:
+    """What layers would answer at every position: their first guess, how likely that is, how far it is from the end.
 
     `answer` are the model's own probabilities, `certainty` the negative of their entropy in nats. Entropy is
     log Z − Σ p x and divergence log Z − Σ a x − H(a): every further look at all logits would cost as much as the norm.
     """
-    after = torch.cat([ids[1:], ids[:1]])
+    after = torch.cat([ids[1:], ids[:1]]).expand(len(streams), -1)
     found = []
-    for start in range(0, len(stream), CHUNK):
+    for start in range(0, len(ids), CHUNK):
         rows = slice(start, start + CHUNK)
-        x = unembedded(model, stream[rows])
+        x = unembedded(model, streams[:, rows])
         p = x.softmax(-1)
         chance, guess = p.max(-1)
         total = p.sum(-1)  # a softmax of many logits is off by some 1e-5, which a mean of x would multiply
-        log_Z = x.gather(-1, guess[:, None])[:, 0] - chance.log() + total.log()
-        nats = log_Z - x.gather(-1, after[rows, None])[:, 0]
+        log_Z = x.gather(-1, guess[..., None])[..., 0] - chance.log() + total.log()
+        nats = log_Z - x.gather(-1, after[:, rows, None])[..., 0]
         bits = ((log_Z - _along(p, x) / total) / math.log(2)).clamp(min=0)
         divergence = log_Z - _along(answer[rows], x) + certainty[rows]
         found.append((guess, chance, bits, nats, divergence, total))
-    return tuple(torch.cat(part).cpu() for part in zip(*found, strict=True))
+    return tuple(torch.cat(part, 1).cpu() for part in zip(*found, strict=True))
 
 
-def _along(p: Float[Tensor, "rows d_vocab"], x: Float[Tensor, "rows d_vocab"]) -> Float[Tensor, " rows"]:
+def _along(p: Float[Tensor, "*rows d_vocab"], x: Float[Tensor, "layer pos d_vocab"]) -> Float[Tensor, "layer pos"]:
     """Σ p x, row by row. A matrix product would add up so many numbers one after another, and be off by 1e-3."""
     total: Tensor = torch.linalg.vecdot(p, x)
     return total

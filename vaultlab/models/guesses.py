@@ -15,7 +15,7 @@ CHUNK = 64
 """Positions unembedded at a time: of all at once the logits would be the largest thing in memory."""
 
 
-def unembedded(model: Model, stream: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_vocab"]:
+def unembedded(model: Model, stream: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_vocab"]:
     """The logits of a stream, in float32. All at once: give it a `CHUNK`."""
     unembedding = parts.unembedding(model)
     # as one operation: adding b_U by itself would go through all logits once more
