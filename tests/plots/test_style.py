@@ -114,14 +114,21 @@ def test_the_same_data_gives_the_same_bytes_also_in_another_process():
 
 
 @pytest.mark.parametrize("also", ["", "a heading\nof two lines"])
-def test_a_figure_is_what_matplotlib_itself_would_save(also):
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [("svg", {"metadata": {"Date": None, "Creator": None}}), ("png", {"metadata": {"Software": None}, "dpi": 150})],
+)
+def test_a_figure_is_what_matplotlib_itself_would_save(kind, how, also, monkeypatch):
     ours, theirs = a_drawing(), a_drawing()
     for one in (ours, theirs):
         one.figure.suptitle(also)
     with matplotlib.rc_context(style._STYLE):
         buffer = io.BytesIO()
-        theirs.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    assert render(ours).content == buffer.getvalue()
+        theirs.figure.savefig(buffer, format=kind, transparent=True, **how)
+    if kind == "png":
+        monkeypatch.setattr(style, "SVG_LIMIT_BYTES", 10)
+    printed = render(ours)
+    assert (printed.kind, printed.content) == (kind, buffer.getvalue())
 
 
 def test_the_readers_own_matplotlib_settings_change_nothing_and_are_left_alone():

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib import font_manager, ft2font
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
@@ -106,23 +107,36 @@ def render(drawing: Drawing) -> Figure:
             content = _svg(drawing.figure)
             if len(content) <= SVG_LIMIT_BYTES:
                 return Figure("svg", content, drawing.alt)
-        buffer = io.BytesIO()
-        drawing.figure.savefig(buffer, format="png", transparent=True, dpi=PNG_DPI, metadata={"Software": None})
-        return Figure("png", buffer.getvalue(), drawing.alt)
+        return Figure("png", _png(drawing.figure), drawing.alt)
 
 
 def _svg(figure: Canvas) -> bytes:
-    """What `savefig` gives, byte for byte, a quarter sooner: it would draw everything twice to lay it out once."""
-    buffer, own, engine = io.BytesIO(), figure.dpi, figure.get_layout_engine()
-    page = FigureCanvasSVG(figure)
-    figure.dpi = 72  # an SVG's own: the layout is that of the page
+    buffer, page, own_dpi = io.BytesIO(), FigureCanvasSVG(figure), figure.dpi
+    with _laid_out(figure, 72):  # an SVG's own dpi: the layout is that of the page
+        figure.dpi = own_dpi
+        page.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _png(figure: Canvas) -> bytes:
+    buffer, page = io.BytesIO(), FigureCanvasAgg(figure)
+    with _laid_out(figure, PNG_DPI):
+        page.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _laid_out(figure: Canvas, dpi: float) -> Iterator[None]:
+    """What is printed here is what `savefig` gives, byte for byte, a quarter sooner: it would draw everything twice to
+    lay it out once."""
+    own_dpi, engine = figure.dpi, figure.get_layout_engine()
+    figure.dpi = dpi
     if engine is not None:
         engine.execute(figure)
-    figure.dpi = own
     figure.set_layout_engine("none")
-    page.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    yield
     figure.set_layout_engine(engine)
-    return buffer.getvalue()
+    figure.dpi = own_dpi
 
 
 def _cells(figure: Canvas) -> int:
