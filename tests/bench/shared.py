@@ -4,8 +4,9 @@ At most 1.5 is wanted. What five blocks can share is the worker's start, the loa
 what each measures, checks and draws is its own. First as an author meets it: a note with one block and one with five,
 both rendered from the command line. Then in the worker alone, from the fields to the figures, with the model loaded;
 each arm with a store of its own and a process beside that prints figures, each block as the scribe asks it, with those
-behind it beside, and the sum of the five alone told too. The five are those of the attention laboratory that read a text; five heads of one experiment, where
-drawing is most of the work; and a layer's memories with four pages of one memory over a longer text.
+behind it beside, and the sum of the five alone told too. The five are those of the attention laboratory that read a
+text; five heads of one experiment, where drawing is most of the work; and a layer's memories with four pages of one
+memory over a longer text.
 """
 
 import subprocess
