@@ -45,7 +45,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def drawings() -> Mapping[str, Drawing]:
-    """One of each kind: curves on a logarithmic axis, a heat map of tokens, one so fine that it is a PNG, small ones."""
+    """Curves on a logarithmic axis, a heat map of tokens, one so fine that it is a PNG, many small ones."""
     dice = np.random.default_rng(0)
     with canvas(1, 2) as (curves, axes):
         axes[0, 0].plot(np.arange(1, 9), 10.0 ** np.arange(8), label="loss")
