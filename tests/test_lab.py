@@ -420,3 +420,15 @@ def test_a_real_worker_is_cancelled_killed_and_describes_meanwhile() -> None:
         thread.join(10)
         assert failure(answers[0]).kind == "cancelled"
         assert isinstance(lab.ask(Ask("id", "superposition", {"steps": 10, "seeds": 1})), Result)
+
+
+def test_a_worker_imports_nothing_from_the_folder_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be a vault, with whatever its authors have put there."""
+    for module in ("json", "torch", "matplotlib"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    with Lab() as lab:
+        assert "cpu" in lab.here()["devices"]
+    assert not (tmp_path / "imported").exists()

@@ -70,7 +70,8 @@ class Lab:
         far: str = "",
         patient: bool = False,
     ) -> None:
-        self.command = tuple(command or (sys.executable, "-m", "vaultlab.worker"))
+        # -P: else the folder in which somebody types, often a vault, is where Python looks for modules first
+        self.command = tuple(command or (sys.executable, "-P", "-m", "vaultlab.worker"))
         self.device, self._environment = _alone_on(device)
         self.far = far
         self._absence = Absence(far, patient)

@@ -146,6 +146,14 @@ def test_it_ends_with_the_process_that_started_it() -> None:
     wait(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_nothing_is_imported_from_the_folder_it_is_started_in(
+    press: Press, here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    wait(lambda: mostly_beside(press, here))
+
+
 def test_what_cannot_be_sent_over_is_printed_here(press: Press) -> None:
     with canvas() as (figure, axes):
         axes[0, 0].plot([1, 2], [3, 4])

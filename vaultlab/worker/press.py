@@ -84,7 +84,7 @@ class Press:
 
 class _Beside:
     def __init__(self, idle_s: int) -> None:
-        command = (sys.executable, "-m", "vaultlab.worker.press", str(idle_s))
+        command = (sys.executable, "-P", "-m", "vaultlab.worker.press", str(idle_s))
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._stdin, self._stdout = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
         self._ready = False

@@ -34,7 +34,7 @@ class Residents:
             from vaultlab.models.load import load  # noqa: PLC0415
             from vaultlab.models.pull import pull  # noqa: PLC0415
 
-        _imported()
+        _freeze_imports()
         if name in recipes.NAMES:
             pull(name, say)
         entry, key = read_entry(name), (name, device)
@@ -77,7 +77,7 @@ class Residents:
 
 
 @cache
-def _imported() -> None:
+def _freeze_imports() -> None:
     """What is there once a model can be loaded stays: to look through its 400 000 objects took a third of a second."""
     gc.freeze()
 
